@@ -1,0 +1,65 @@
+# Every habit of this project as one word: `make help`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+HTTPBIN_VENV ?= .venv-httpbin
+BIN = $(VENV)/bin
+PIP_FLAGS = --quiet --disable-pip-version-check
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format lock install interpreters clean python
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found on PATH. Install one, or name it: make run PYTHON=/path/to/python3"; exit 3; }
+
+run: $(VENV)/.runtime $(HTTPBIN_VENV)/.ready ## Start the demo: gateway, Stripe simulator and httpbin
+	@$(BIN)/gateway demo
+
+install: $(VENV)/.runtime ## Make the virtual environment with the locked dependencies
+
+test: $(VENV)/.dev $(HTTPBIN_VENV)/.ready ## Run the whole test suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev ## Check style, types and the walls between the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Rewrite the sources in the house style
+	$(BIN)/ruff check --fix-only --quiet . || true
+	$(BIN)/ruff format .
+
+interpreters: ## Run the suite on every Python from 3.11 to 3.13 at hand
+	@.ci/interpreters
+
+lock: $(VENV)/.dev ## Resolve the dependencies anew and write the lock files (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	echo 'httpbin\ngunicorn' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade - -o requirements-httpbin.lock
+
+clean: ## Remove the environments and every cache
+	rm -rf .venv .venv-httpbin .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+
+$(BIN)/python: | python
+	$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) could not make a virtual environment. On Debian: apt install python3-venv"; exit 3; }
+
+# The package itself is installed editable and without dependencies: those come from the lock, with hashes, or not at all.
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock requirements.lock pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps -e .
+	@touch $@ $(VENV)/.runtime
+
+$(HTTPBIN_VENV)/.ready: requirements-httpbin.lock | python
+	test -x $(HTTPBIN_VENV)/bin/python || $(PYTHON) -m venv $(HTTPBIN_VENV)
+	$(HTTPBIN_VENV)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements-httpbin.lock
+	@touch $@

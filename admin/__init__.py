@@ -1,0 +1,1 @@
+"""The control plane: ledger, Stripe, operator API, simulator."""

@@ -1,0 +1,1 @@
+"""The ledger: facts, grants, events and links, kept in SQL."""

@@ -1,0 +1,1 @@
+"""A local Stripe with a clock that can be moved."""

@@ -1,0 +1,1 @@
+"""Stripe: an event is a reason to look, never the truth."""

@@ -1,0 +1,1 @@
+"""The data plane: verify, look up, decide, forward."""

@@ -1,0 +1,1 @@
+"""Who is calling: where a credential is found and how it is verified."""

@@ -1,0 +1,31 @@
+"""Who is calling, once a credential has been verified; handed on in the ASGI scope under `SCOPE_KEY`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+SCOPE_KEY: Final = "gateway.caller"
+LONGEST_CUSTOMER: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One verified caller. `expires_at` is the credential's own end, in UTC seconds."""
+
+    customer: str
+    issuer: str
+    expires_at: int
+
+
+def customer_problem(customer: object) -> str | None:
+    """What keeps `customer` from naming a customer, or None: 1 to 255 printable characters (DESIGN.md, section 3)."""
+    if not isinstance(customer, str):
+        return "is not a string"
+    if not customer:
+        return "is empty"
+    if len(customer) > LONGEST_CUSTOMER:
+        return f"is longer than {LONGEST_CUSTOMER} characters"
+    if not customer.isprintable():
+        return "has characters that can't be printed"
+    return None

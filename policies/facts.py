@@ -1,0 +1,103 @@
+"""What is known of a customer: what Stripe last said, what an operator granted, and whether it may be out of date.
+
+Facts are stored and cached; tiers, spans and verdicts never are, because they follow from facts, rules and the time.
+All times are UTC seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+FACTS_FORMAT: Final = 1
+"""Raised when the encoded shape changes; an entry of another format counts as absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFact:
+    """One item of a subscription. `quantity` is None for metered items."""
+
+    price: str
+    product: str
+    lookup_key: str | None
+    period_start: int | None
+    period_end: int | None
+    quantity: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionFact:
+    """One Stripe subscription as last fetched.
+
+    `cancel_at` is the planned end that Stripe names. `oldest_open_invoice_at` is the `due_date`, else `created`, of the
+    oldest open invoice, or None when none could be read: past_due grace counts from it (DESIGN.md, section 5).
+    """
+
+    id: str
+    status: str
+    items: tuple[ItemFact, ...]
+    created: int
+    trial_end: int | None = None
+    cancel_at: int | None = None
+    cancel_at_period_end: bool = False
+    ended_at: int | None = None
+    oldest_open_invoice_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GrantFact:
+    """Access given by hand. `until` None means without end."""
+
+    id: int
+    tier: str
+    until: int | None
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerFacts:
+    """Everything that a decision about one customer rests on, at one version.
+
+    `fetched_at` is when Stripe was last asked, None if never. `doubtful` says that something has happened that no fetch
+    has seen yet: an event is pending, or a Checkout session was opened and not seen to end.
+    """
+
+    customer: str
+    version: int
+    subscriptions: tuple[SubscriptionFact, ...] = ()
+    grants: tuple[GrantFact, ...] = ()
+    blocked: str | None = None
+    fetched_at: int | None = None
+    doubtful: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is known that could give or take access: remembered only for `negative_ttl`."""
+        return not (self.subscriptions or self.grants or self.blocked is not None)
+
+
+def encode(facts: CustomerFacts) -> bytes:
+    """JSON for Redis and SQL; `decode` reads it back to an equal value."""
+    return json.dumps({"format": FACTS_FORMAT, **asdict(facts)}, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def decode(data: bytes | str) -> CustomerFacts | None:
+    """The facts in `data`, or None when it is of another format, cut off or not ours: then it counts as absent."""
+    try:
+        raw = json.loads(data)
+        if not isinstance(raw, dict) or raw.pop("format", None) != FACTS_FORMAT:
+            return None
+        subscriptions = tuple(subscription_from(entry) for entry in raw.pop("subscriptions"))
+        grants = tuple(GrantFact(**entry) for entry in raw.pop("grants"))
+        return CustomerFacts(subscriptions=subscriptions, grants=grants, **raw)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def subscription_from(entry: dict[str, Any]) -> SubscriptionFact:
+    """One subscription from its `asdict` form. Raises TypeError or KeyError on another shape."""
+    rest = dict(entry)
+    items = tuple(ItemFact(**item) for item in rest.pop("items"))
+    return SubscriptionFact(items=items, **rest)
