@@ -60,8 +60,8 @@ class GrantFact:
 class CustomerFacts:
     """Everything that a decision about one customer rests on, at one version.
 
-    `fetched_at` is when Stripe was last asked, None if never. `doubtful` says that something has happened that no fetch
-    has seen yet: an event is pending, or a Checkout session was opened and not seen to end.
+    `fetched_at` is when Stripe was last asked, None if never. Until `doubtful_until` something may have happened that no
+    fetch has seen: an event is pending, or a Checkout session was opened and not seen to end.
     """
 
     customer: str
@@ -70,7 +70,7 @@ class CustomerFacts:
     grants: tuple[GrantFact, ...] = ()
     blocked: str | None = None
     fetched_at: int | None = None
-    doubtful: bool = False
+    doubtful_until: int | None = None
 
     @property
     def is_empty(self) -> bool:
