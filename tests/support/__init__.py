@@ -1,0 +1,1 @@
+"""What tests share: real servers to start and kill, tokens, an oracle."""
