@@ -1,0 +1,166 @@
+"""Metrics and the access log: what happened, told once per request, at its end, from the decision.
+
+Labels come from our configuration, never from the request: a method that isn't one of HTTP's own is `_other`. No
+token, cookie, query or payment link is ever written (P9): a path is logged without its query, and a path under
+`/_gateway/` only as its route.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, TextIO
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_BATCH_BYTES: Final = 32 * 1024
+
+
+class Metrics:
+    """Every metric of the data plane, in one registry that /metrics renders."""
+
+    def __init__(self, registry: CollectorRegistry, version: str) -> None:
+        self.registry = registry
+        self.requests = Counter(
+            "gateway_requests_total",
+            "Requests answered, by route, method, status and the gateway's reason ('forwarded' when it was the upstream's answer).",
+            ("route", "method", "status", "reason"),
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "gateway_request_duration_seconds",
+            "Time from the request's head to the end of its answer.",
+            ("route",),
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self.upstream_duration = Histogram(
+            "gateway_upstream_duration_seconds",
+            "Time spent in the exchange with the upstream.",
+            ("upstream",),
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self.lookups = Counter(
+            "gateway_entitlement_lookups_total",
+            "Entitlement lookups by where the answer came from.",
+            ("result",),
+            registry=registry,
+        )
+        self.unknown_statuses = Counter(
+            "gateway_unknown_subscription_statuses_total",
+            "Subscriptions met whose status this version does not know; they give no access.",
+            registry=registry,
+        )
+        self.unmapped = Counter(
+            "gateway_unmapped_subscriptions_total",
+            "Paying subscriptions met none of whose items belongs to a tier of gateway.yaml.",
+            registry=registry,
+        )
+        self.reloaded = Gauge(
+            "gateway_config_last_reload_successful",
+            "Whether the last attempt to load gateway.yaml succeeded.",
+            registry=registry,
+        )
+        self.build = Gauge("gateway_build_info", "The running version.", ("version",), registry=registry)
+        self.build.labels(version).set(1)
+        self.reloaded.set(1)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnd:
+    """What is told of one request. `reason` is `forwarded` when the answer was the upstream's own."""
+
+    request_id: str
+    method: str
+    path: str
+    route: str
+    status: int
+    reason: str
+    customer: str | None
+    tier: str | None
+    upstream: str | None
+    seconds: float
+    upstream_seconds: float | None
+    bytes_sent: int
+    note: str | None = None
+
+
+class Telemetry:
+    """Counts a request and writes its line. Label children are remembered: looking them up costs more than counting."""
+
+    def __init__(self, metrics: Metrics, log: AccessLog) -> None:
+        self.metrics = metrics
+        self._log = log
+        self._counters: dict[tuple[str, str, int, str], Counter] = {}
+        self._durations: dict[str, Histogram] = {}
+
+    def tell(self, end: RequestEnd) -> None:
+        """Once per request, at its end."""
+        method = end.method if end.method in METHODS else "_other"
+        key = (end.route, method, end.status, end.reason)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = self.metrics.requests.labels(end.route, method, str(end.status), end.reason)
+        counter.inc()
+        duration = self._durations.get(end.route)
+        if duration is None:
+            duration = self._durations[end.route] = self.metrics.duration.labels(end.route)
+        duration.observe(end.seconds)
+        if end.upstream is not None and end.upstream_seconds is not None:
+            self.metrics.upstream_duration.labels(end.upstream).observe(end.upstream_seconds)
+        self._log.write(end)
+
+
+class AccessLog:
+    """One JSON line per request, written in batches so that a slow reader of the log never slows a request.
+
+    `flush` is called by the event loop's timer, and here when a batch is full; what is left is flushed at the end.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, wall: Callable[[], float]) -> None:
+        self._stream = stream if stream is not None else sys.stdout
+        self._wall = wall
+        self._lines: list[str] = []
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def write(self, end: RequestEnd) -> None:
+        """Format the line now and write it with the next batch."""
+        fields: dict[str, object] = {
+            "time": datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds"),
+            "request_id": end.request_id,
+            "method": end.method,
+            "path": end.path,
+            "route": end.route,
+            "status": end.status,
+            "reason": end.reason,
+            "customer": end.customer,
+            "tier": end.tier,
+            "upstream": end.upstream,
+            "ms": round(end.seconds * 1000, 2),
+            "upstream_ms": None if end.upstream_seconds is None else round(end.upstream_seconds * 1000, 2),
+            "bytes": end.bytes_sent,
+        }
+        if end.note is not None:
+            fields["note"] = end.note
+        # ensure_ascii keeps every control character escaped: a path can't forge a second line.
+        line = json.dumps(fields, separators=(",", ":")) + "\n"
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= _BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        with self._lock:
+            lines, self._lines, self._size = self._lines, [], 0
+            if lines:
+                self._stream.write("".join(lines))
+                self._stream.flush()
