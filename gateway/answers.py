@@ -156,16 +156,7 @@ class Answers:
             facts={
                 "required": {"tier": needs.tier, "features": list(needs.features)},
                 "current": {"tier": has.tier, "status": has.status, "access_until": has.access_until},
-                "offers": [
-                    {
-                        "tier": offer.tier,
-                        "price": offer.price,
-                        "amount": offer.amount,
-                        "currency": offer.currency,
-                        "interval": offer.interval,
-                    }
-                    for offer in self._offers(payment.tier)
-                ],
+                "offers": [offer.public() for offer in self._offers(payment.tier)],
                 "pay_url": pay_url,
                 "status_url": f"{self._public_url}/_gateway/me",
             },

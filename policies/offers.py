@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +16,13 @@ class Offer:
     currency: str | None = None
     interval: str | None = None
     interval_count: int = 1
+
+    def public(self) -> dict[str, Any]:
+        """As it stands in a 402, in `/_gateway/me` and in `/_gateway/plans`."""
+        return {
+            "tier": self.tier,
+            "price": self.price,
+            "amount": self.amount,
+            "currency": self.currency,
+            "interval": self.interval,
+        }

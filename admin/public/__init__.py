@@ -1,0 +1,1 @@
+"""What the public listener serves of its own, under `/_gateway/`."""
