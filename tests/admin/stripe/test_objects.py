@@ -271,7 +271,7 @@ def recorded(kind: str) -> list[dict[str, Any]]:
         ("subscription", read_subscription, 20),
         ("invoice", read_invoice, 5),
         ("price", read_price, 10),
-        ("checkout.session", read_session, 4),
+        ("checkout.session", read_session, 2),
         ("customer", read_customer, 4),
     ],
 )
