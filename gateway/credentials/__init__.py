@@ -1,1 +1,21 @@
-"""Who is calling: where a credential is found and how it is verified."""
+"""Credentials: who is calling. What other parts use of it stands here."""
+
+from gateway.credentials.authenticator import Authenticator
+from gateway.credentials.development import MintProblem, mint_development_token
+from gateway.credentials.issuers import IssuerProblem, issuer_problems
+from gateway.credentials.jwks import Bounds, KeyHealth, KeyState
+from gateway.credentials.outcomes import Authenticated, Source, Unauthenticated
+
+__all__ = [
+    "Authenticated",
+    "Authenticator",
+    "Bounds",
+    "IssuerProblem",
+    "KeyHealth",
+    "KeyState",
+    "MintProblem",
+    "Source",
+    "Unauthenticated",
+    "issuer_problems",
+    "mint_development_token",
+]

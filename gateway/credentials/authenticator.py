@@ -1,0 +1,165 @@
+"""Who is calling: from a request's headers to a verified caller.
+
+It decides in one synchronous walk, without I/O: find the token, know it again, or take it apart, pick its issuer, verify,
+check its claims, name the customer. It must never recognise a token by less than all its bytes (LiteLLM CVE-2026-35030
+took the first twenty, which are the same for everybody), nor longer than its `exp` and the key set that verified it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+import httpx
+
+from gateway.credentials.bearer import Headers, find_token, parse_sources, without_token
+from gateway.credentials.claims import EXPIRED
+from gateway.credentials.compact import LONGEST_TOKEN, take_apart
+from gateway.credentials.issuers import IssuerRules, KeySource, StaticKeys, TrustedIssuer, compile_issuers
+from gateway.credentials.jwks import Bounds, KeyHealth, KeyState, RemoteKeys, open_client
+from gateway.credentials.key_documents import Place
+from gateway.credentials.keys import KeySet
+from gateway.credentials.outcomes import Authenticated, Flaw, Source, Unauthenticated, invalid
+from gateway.credentials.strict_json import parse_object
+from policies import schema
+from policies.reasons import Reason
+
+REMEMBERED_TOKENS: Final = 50_000
+SETTLE_SECONDS: Final = 2.0
+
+_NO_ISSUER: Final = invalid("The token is not of an issuer that this gateway trusts.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """A verified token: what it came to, and the keys that it stands and falls with."""
+
+    outcome: Authenticated
+    source: KeySource
+    keys: KeySet
+
+
+class Authenticator:
+    """Everything of `auth` in gateway.yaml, ready for requests.
+
+    Raises ValueError where `issuer_problems(auth)` would have named a problem: ask that first.
+    """
+
+    def __init__(
+        self,
+        auth: schema.Auth,
+        *,
+        now: Callable[[], float],
+        bounds: Bounds | None = None,
+        remembered_tokens: int = REMEMBERED_TOKENS,
+        client: Callable[[], httpx.AsyncClient] = open_client,
+    ) -> None:
+        compiled, problems = compile_issuers(auth)
+        if problems:
+            raise ValueError(" ".join(f"auth.issuers[{one.index}]: {one.message}" for one in problems))
+        self.sources = parse_sources(auth.token_from)
+        self._now = now
+        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._most_remembered = remembered_tokens
+        self._remote: list[RemoteKeys] = []
+        self._issuers: dict[str, TrustedIssuer] = {}
+        for entry, rules in zip(auth.issuers, compiled, strict=True):
+            source = self._key_source(entry, rules, bounds or Bounds(), client)
+            self._issuers[rules.issuer] = TrustedIssuer(rules, source)
+
+    def _key_source(
+        self, entry: schema.Issuer, rules: IssuerRules, bounds: Bounds, client: Callable[[], httpx.AsyncClient]
+    ) -> KeySource:
+        if rules.keys is not None:
+            return StaticKeys(rules.keys)
+        place = Place(rules.issuer, None if entry.discovery else entry.jwks_url)
+        remote = RemoteKeys(place, rules.algorithms, now=self._now, bounds=bounds, client=client)
+        self._remote.append(remote)
+        return remote
+
+    def authenticate(self, headers: Headers, query: bytes = b"") -> Authenticated | Unauthenticated:
+        """Who sent this request. Header names are in lower case, as ASGI has them. Never waits and calls nobody."""
+        found = find_token(self.sources, headers, query)
+        if isinstance(found, Unauthenticated):
+            return found
+        token, place = found
+        if len(token) > LONGEST_TOKEN:
+            return invalid(f"The token is longer than {LONGEST_TOKEN} bytes.")
+        now = self._now()
+        digest = sha256(token).digest()
+        remembered = self._remembered.get(digest)
+        if remembered is not None:
+            if remembered.source.current(now) is remembered.keys:
+                if now >= remembered.outcome.caller.expires_at:
+                    del self._remembered[digest]
+                    return EXPIRED
+                self._remembered.move_to_end(digest)
+                outcome = remembered.outcome
+                return outcome if outcome.source is place else Authenticated(outcome.caller, place)
+            del self._remembered[digest]
+        return self._verify(token, digest, place, now)
+
+    async def settle(
+        self, outcome: Authenticated | Unauthenticated, headers: Headers, query: bytes = b""
+    ) -> Authenticated | Unauthenticated:
+        """The outcome once the key fetch that it hangs on has ended, after two seconds at most; else at once as it is."""
+        if isinstance(outcome, Authenticated) or outcome.awaited is None:
+            return outcome
+        await outcome.awaited.landed(SETTLE_SECONDS)
+        return self.authenticate(headers, query)
+
+    def without_token(self, headers: Headers, query: bytes) -> tuple[Headers, bytes]:
+        """The request without the credential, for upstreams with `forward_token: false`."""
+        return without_token(self.sources, headers, query)
+
+    async def start(self) -> None:
+        """Begin to fetch keys in the background; returns at once, whatever the issuers do."""
+        for remote in self._remote:
+            await remote.start()
+
+    async def stop(self) -> None:
+        """End the background work and close its connections."""
+        await asyncio.gather(*(remote.stop() for remote in self._remote))
+
+    def health(self) -> tuple[KeyHealth, ...]:
+        """The state of every issuer's keys, in the order of gateway.yaml."""
+        now = self._now()
+        states: list[KeyHealth] = []
+        for issuer in self._issuers.values():
+            if isinstance(issuer.source, RemoteKeys):
+                states.append(issuer.source.health(now))
+            else:
+                keys = issuer.rules.keys
+                states.append(KeyHealth(issuer.rules.issuer, KeyState.OK, len(keys.keys) if keys else 0))
+        return tuple(states)
+
+    def _verify(self, token: bytes, digest: bytes, place: Source, now: float) -> Authenticated | Unauthenticated:
+        parts = take_apart(token)
+        if isinstance(parts, Unauthenticated):
+            return parts
+        claims = parse_object(parts.payload)
+        if isinstance(claims, Flaw):
+            return invalid(f"The token's payload {claims.clause}.")
+        named = claims.get("iss")
+        issuer = self._issuers.get(named) if isinstance(named, str) else None
+        if issuer is None:
+            return _NO_ISSUER
+        keys = issuer.source.current(now)
+        if keys is None:
+            awaited = issuer.source.seek(now)
+            return Unauthenticated(Reason.KEYS_UNAVAILABLE, "The keys of the token's issuer are out of reach.", awaited)
+        caller = issuer.verify(parts, claims, keys, now)
+        if isinstance(caller, Unauthenticated):
+            return caller
+        outcome = Authenticated(caller, place)
+        self._remember(digest, _Remembered(outcome, issuer.source, keys))
+        return outcome
+
+    def _remember(self, digest: bytes, entry: _Remembered) -> None:
+        while len(self._remembered) >= self._most_remembered:
+            self._remembered.popitem(last=False)
+        self._remembered[digest] = entry
