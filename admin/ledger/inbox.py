@@ -1,0 +1,285 @@
+"""The inbox: every event that Stripe was told is received, and what became of it.
+
+An event is stored by its id before the 2xx and leaves `pending` only in the transaction that wrote what it announced, so
+a crash at any point loses nothing. An event is a reason to look, never the truth: nothing of its payload is kept here
+but what says where to look (DESIGN.md, section 6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sqlalchemy import Row, case, delete, func, literal_column, or_, select, update
+
+from admin.ledger.changes import bump
+from admin.ledger.sql import in_batches, insert_into, of_pair
+from admin.ledger.tables import inbox, stripe_customers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from admin.ledger.engine import Database
+    from admin.ledger.pair import Pair
+
+Status = Literal["pending", "done", "ignored", "dead"]
+
+INLINE_SECONDS: Final = 10
+"""A new event is left to whoever stored it for so long; then the worker takes it for orphaned."""
+
+_FIRST_RETRY_SECONDS: Final = 5
+_LONGEST_RETRY_SECONDS: Final = 3600
+_LONGEST_ERROR: Final = 500
+_URGENT: Final = ("customer.subscription.deleted", "customer.deleted")
+
+
+@dataclass(frozen=True, slots=True)
+class InboxEvent:
+    """What is kept of an event. `snapshot_event` is the id of the snapshot twin of a thin one."""
+
+    pair: Pair
+    event_id: str
+    type: str
+    object_id: str | None
+    stripe_customer: str | None
+    wire: Literal["snapshot", "thin"]
+    created: int
+    received_at: int
+    snapshot_event: str | None = None
+    api_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Whether the event is new; a duplicate that is still pending is to be tried again."""
+
+    status: Literal["new", "duplicate_pending", "duplicate_done"]
+
+
+@dataclass(frozen=True, slots=True)
+class InboxRow:
+    """An event and what became of it."""
+
+    seq: int
+    event_id: str
+    type: str
+    object_id: str | None
+    stripe_customer: str | None
+    wire: str
+    snapshot_event: str | None
+    api_version: str | None
+    created: int
+    received_at: int
+    status: Status
+    outcome: str
+    attempts: int
+    next_attempt_at: int
+    doubted_at: int | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class DueWork:
+    """Pending events that one fetch answers: all of one Stripe customer, or a single one that names none."""
+
+    stripe_customer: str | None
+    events: tuple[InboxRow, ...]
+
+    @property
+    def event_ids(self) -> tuple[str, ...]:
+        """Ids of all the events, oldest first."""
+        return tuple(event.event_id for event in self.events)
+
+
+class Inbox:
+    """Events and their fate."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def store(self, event: InboxEvent, now: float, *, status: Status = "pending", outcome: str = "") -> Stored:
+        """Before the 2xx. `ignored` with an outcome records an event of another mode or account without effect."""
+        values = {
+            "account": event.pair.account,
+            "livemode": event.pair.livemode,
+            **{name: getattr(event, name) for name in _KEPT},
+            "status": status,
+            "outcome": outcome,
+            "next_attempt_at": int(now) + INLINE_SECONDS,
+        }
+        async with self._database.write() as connection:
+            made = insert_into(connection, inbox).values(**values).on_conflict_do_nothing().returning(inbox.c.seq)
+            if (await connection.execute(made)).first() is not None:
+                return Stored("new")
+            known = select(inbox.c.status).where(of_pair(inbox, event.pair), inbox.c.event_id == event.event_id)
+            stored = (await connection.execute(known)).scalar_one()
+            return Stored("duplicate_pending" if stored == "pending" else "duplicate_done")
+
+    async def mark_doubted(self, pair: Pair, event_id: str, now: float) -> int | None:
+        """The inline attempt did not complete: the worker's turn, and until then the customer's facts are in doubt.
+
+        The customer's new version, or None where the event is settled or its Stripe customer is nobody's.
+        """
+        async with self._database.write() as connection:
+            event = (await connection.execute(_pending(pair, event_id))).first()
+            if event is None:
+                return None
+            version = await _bump_owner(connection, pair, event.stripe_customer, now)
+            doubted = update(inbox).where(of_pair(inbox, pair), inbox.c.event_id == event_id)
+            await connection.execute(doubted.values(doubted_at=int(now), next_attempt_at=int(now)))
+            return version
+
+    async def due(self, pair: Pair, now: float, limit: int) -> list[DueWork]:
+        """What the worker is to do now: cancellations first, then the oldest. At most `limit` pieces."""
+        # A literal: PostgreSQL can't know that two parameters, here and in GROUP BY, are the same.
+        single = case((inbox.c.stripe_customer.is_(None), inbox.c.seq), else_=literal_column("0"))
+        urgency = func.max(case((inbox.c.type.in_(_URGENT), 1), else_=0)).desc()
+        groups = (
+            select(inbox.c.stripe_customer, single.label("single"))
+            .where(of_pair(inbox, pair), inbox.c.status == "pending")
+            .group_by(inbox.c.stripe_customer, single)
+            .having(func.min(inbox.c.next_attempt_at) <= int(now))
+            .order_by(urgency, func.min(inbox.c.seq))
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            found = (await connection.execute(groups)).all()
+            keys = [(row.stripe_customer, row.single) for row in found]
+            named = [customer for customer, _ in keys if customer is not None]
+            singles = [seq for customer, seq in keys if customer is None]
+            mine = or_(inbox.c.stripe_customer.in_(named), inbox.c.seq.in_(singles))
+            query = select(*_ROW).where(of_pair(inbox, pair), inbox.c.status == "pending", mine).order_by(inbox.c.seq)
+            events = [_event(row) for row in await connection.execute(query)]
+        return [
+            DueWork(
+                customer,
+                tuple(event for event in events if event.stripe_customer == customer and seq in (0, event.seq)),
+            )
+            for customer, seq in keys
+        ]
+
+    async def record_failure(
+        self, pair: Pair, event_ids: Iterable[str], error: str, now: float, give_up_after: int
+    ) -> None:
+        """One more attempt has failed: wait twice as long as before, and after `give_up_after` attempts set it aside."""
+        attempts = inbox.c.attempts + 1
+        wait = case(
+            (inbox.c.attempts >= 10, _LONGEST_RETRY_SECONDS),
+            *((inbox.c.attempts == tries, _retry_seconds(tries)) for tries in range(10)),
+            else_=_LONGEST_RETRY_SECONDS,
+        )
+        failed = update(inbox).values(
+            attempts=attempts,
+            next_attempt_at=int(now) + wait,
+            status=case((attempts >= give_up_after, "dead"), else_="pending"),
+            error=error[:_LONGEST_ERROR],
+        )
+        async with self._database.write() as connection:
+            for batch in in_batches(sorted(event_ids)):
+                mine = inbox.c.event_id.in_(batch) & (inbox.c.status == "pending")
+                await connection.execute(failed.where(of_pair(inbox, pair), mine))
+
+    async def mark(self, pair: Pair, event_id: str, status: Status, outcome: str, now: float) -> None:
+        """Settle one event that concerns no Stripe customer, or is not for us."""
+        async with self._database.write() as connection:
+            event = (await connection.execute(_pending(pair, event_id))).first()
+            if event is not None and event.doubted_at is not None:
+                await _bump_owner(connection, pair, event.stripe_customer, now)
+            settled = update(inbox).where(of_pair(inbox, pair), inbox.c.event_id == event_id)
+            await connection.execute(settled.values(status=status, outcome=outcome))
+
+    async def replay(self, pair: Pair, event_id: str, now: float) -> bool:
+        """Have an event worked off again, whatever became of it. False where it is unknown."""
+        again = update(inbox).where(of_pair(inbox, pair), inbox.c.event_id == event_id)
+        async with self._database.write() as connection:
+            values = {"status": "pending", "attempts": 0, "next_attempt_at": int(now), "error": "", "outcome": ""}
+            return (await connection.execute(again.values(**values))).rowcount > 0
+
+    async def search(
+        self,
+        pair: Pair,
+        *,
+        status: Status | None = None,
+        type: str | None = None,  # noqa: A002 -- Stripe's own word
+        stripe_customer: str | None = None,
+        before_seq: int | None = None,
+        limit: int = 50,
+    ) -> list[InboxRow]:
+        """Events, newest first; `before_seq` is the last `seq` of the page before."""
+        query = select(*_ROW).where(of_pair(inbox, pair))
+        for column, wanted in ((inbox.c.status, status), (inbox.c.type, type)):
+            query = query if wanted is None else query.where(column == wanted)
+        if stripe_customer is not None:
+            query = query.where(inbox.c.stripe_customer == stripe_customer)
+        if before_seq is not None:
+            query = query.where(inbox.c.seq < before_seq)
+        async with self._database.read() as connection:
+            return [_event(row) for row in await connection.execute(query.order_by(inbox.c.seq.desc()).limit(limit))]
+
+    async def get(self, pair: Pair, event_id: str) -> InboxRow | None:
+        """One event."""
+        query = select(*_ROW).where(of_pair(inbox, pair), inbox.c.event_id == event_id)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        return None if row is None else _event(row)
+
+    async def lag(self, pair: Pair, now: float) -> float:
+        """Seconds since the oldest pending event was received; 0 where none is."""
+        oldest = select(func.min(inbox.c.received_at)).where(of_pair(inbox, pair), inbox.c.status == "pending")
+        async with self._database.read() as connection:
+            at: int | None = (await connection.execute(oldest)).scalar_one()
+        return 0.0 if at is None else max(0.0, now - at)
+
+    async def counts(self, pair: Pair) -> dict[str, int]:
+        """How many events are in each status."""
+        query = select(inbox.c.status, func.count()).where(of_pair(inbox, pair)).group_by(inbox.c.status)
+        async with self._database.read() as connection:
+            return dict((await connection.execute(query)).tuples().all())
+
+    async def prune(self, before: float) -> int:
+        """Delete settled events received before `before`; pending and dead ones stay until somebody dealt with them."""
+        old = delete(inbox).where(inbox.c.received_at < int(before), inbox.c.status.in_(("done", "ignored")))
+        async with self._database.write() as connection:
+            return (await connection.execute(old)).rowcount
+
+
+_KEPT = (
+    "event_id", "type", "object_id", "stripe_customer", "wire", "snapshot_event", "api_version", "created", "received_at",
+)  # fmt: skip
+_ROW = tuple(inbox.c[name] for name in InboxRow.__slots__)
+
+
+async def pending_for(connection: AsyncConnection, pair: Pair, stripe_customer: str) -> frozenset[str]:
+    """Ids of the events that a fetch of this Stripe customer, started now, will answer."""
+    query = select(inbox.c.event_id).where(of_pair(inbox, pair), inbox.c.stripe_customer == stripe_customer)
+    return frozenset((await connection.execute(query.where(inbox.c.status == "pending"))).scalars())
+
+
+async def settle(connection: AsyncConnection, pair: Pair, event_ids: Iterable[str]) -> None:
+    """These events are answered. One that was given up meanwhile is answered, too."""
+    for batch in in_batches(sorted(event_ids)):
+        mine = inbox.c.event_id.in_(batch) & inbox.c.status.in_(("pending", "dead"))
+        await connection.execute(
+            update(inbox).where(of_pair(inbox, pair), mine).values(status="done", outcome="synced", error="")
+        )
+
+
+def _pending(pair: Pair, event_id: str) -> Any:
+    columns = (inbox.c.stripe_customer, inbox.c.doubted_at)
+    return select(*columns).where(of_pair(inbox, pair), inbox.c.event_id == event_id, inbox.c.status == "pending")
+
+
+async def _bump_owner(connection: AsyncConnection, pair: Pair, stripe_customer: str | None, now: float) -> int | None:
+    owner = select(stripe_customers.c.customer).where(of_pair(stripe_customers, pair))
+    customer = (await connection.execute(owner.where(stripe_customers.c.id == stripe_customer))).scalar_one_or_none()
+    return None if customer is None else await bump(connection, customer, now)
+
+
+def _retry_seconds(tries: int) -> int:
+    return min(_FIRST_RETRY_SECONDS * 2**tries, _LONGEST_RETRY_SECONDS)
+
+
+def _event(row: Row[Any]) -> InboxRow:
+    return InboxRow(**row._mapping)  # noqa: SLF001 -- SQLAlchemy's documented name for the row as a mapping
