@@ -1,0 +1,132 @@
+"""Listening, and stopping without cutting anything short.
+
+It decides when sockets are bound (before anything else starts, so that a busy port is a sentence and not a half-started
+gateway) and in which order a stop happens: readiness turns first, then the listeners close, then what is under way
+finishes within `drain`. A second signal stops at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Generator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+
+LISTEN_BACKLOG: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class CannotListen:
+    """Why an address can't be listened on, and what to do."""
+
+    detail: str
+
+
+def bind(address: str, setting: str) -> socket.socket | CannotListen:
+    """A listening socket for `host:port`. `setting` is the key of gateway.yaml to name in the sentence."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, int(port)))
+        listener.listen(LISTEN_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        what = error.strerror or "the address can't be used"
+        return CannotListen(
+            f"can't listen on {address}: {what}. Stop what uses it, or change {setting} in gateway.yaml."
+        )
+    return listener
+
+
+class Listener(uvicorn.Server):
+    """A uvicorn server that leaves signals to `Stop`: several of them share one process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Nothing: `Stop` does it for all listeners of the process."""
+        yield
+
+
+def listener(app: Any, *, drain: float, protocol: Any) -> Listener:
+    """A server for `app`. Its own proxy headers, Server and Date are off: those are the upstream's, or ours."""
+    return Listener(
+        uvicorn.Config(
+            app,
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            loop="none",
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=max(1, round(drain)),
+        )
+    )
+
+
+class Stop:
+    """The process's one decision to stop: SIGTERM or SIGINT, once gracefully, twice at once."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+        self.forced = asyncio.Event()
+
+    def request(self) -> None:
+        """Stop gracefully; a second call stops at once."""
+        if self.requested.is_set():
+            self.forced.set()
+        self.requested.set()
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Generator[None]:
+        """While inside, SIGTERM and SIGINT ask for the stop instead of ending the process."""
+        loop = asyncio.get_running_loop()
+        previous: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.getsignal(number)
+            loop.add_signal_handler(number, self.request)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+
+@contextlib.asynccontextmanager
+async def serving(servers: list[tuple[Listener, socket.socket]], stop: Stop) -> AsyncIterator[None]:
+    """Serve while inside. On the way out listeners close and requests under way finish within their drain."""
+    tasks = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in servers]
+    try:
+        while not all(server.started for server, _ in servers):
+            for task in tasks:
+                if task.done():
+                    task.result()
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        for server, _ in servers:
+            server.should_exit = True
+        watcher = asyncio.create_task(_force_on_second_signal(servers, stop))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        watcher.cancel()
+
+
+async def _force_on_second_signal(servers: list[tuple[Listener, socket.socket]], stop: Stop) -> None:
+    await stop.forced.wait()
+    for server, _ in servers:
+        server.force_exit = True
