@@ -18,7 +18,8 @@ from gateway.credentials.strict_json import parse_object
 LONGEST_TOKEN: Final = 16 * 1024
 """Bytes. Identity providers stay under the 8 KiB that common servers allow for a whole header field."""
 
-_SEGMENTS: Final = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]+)")
+_SEGMENTS: Final = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]*)")
+_FIVE_SEGMENTS: Final = re.compile(rb"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")
 
 # `crit` and `b64` change what is signed (CVE-2026-32597, RFC 7797); the others bring their own key (CVE-2018-0114).
 _REFUSED_PARAMETERS: Final = ("crit", "b64", "jwk", "jku", "x5u", "x5c")
@@ -51,9 +52,11 @@ def take_apart(token: bytes) -> Compact | Unauthenticated:
         return invalid(f"The token is longer than {LONGEST_TOKEN} bytes.")
     match = _SEGMENTS.fullmatch(token)
     if match is None:
-        if token.count(b".") == 4:
+        if _FIVE_SEGMENTS.fullmatch(token):
             return invalid("The token is encrypted (JWE); this gateway takes signed tokens.")
         return invalid("The token is not a signed JWT: three parts of base64url without padding, joined by dots.")
+    if not match[3]:
+        return invalid("The token is not signed.")
     header_bytes, payload, signature = map(_decoded, match.groups())
     if header_bytes is None or payload is None or signature is None:
         return invalid("The token is not spelled as base64url spells it.")

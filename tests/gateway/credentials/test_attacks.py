@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jwt
@@ -69,11 +70,17 @@ def as_raw(payload: dict[str, Any], addition: str) -> str:
     return json.dumps(payload)[:-1] + f", {addition}}}"
 
 
+def unsigned(algorithm: str) -> str:
+    return f"{b64({'alg': algorithm})}.{b64(hs())}."
+
+
+def typed(kind: object) -> str:
+    return sign(hs(), typ=kind)
+
+
 ALGORITHM_ATTACKS: dict[str, Callable[[], str]] = {
     **{
-        f"alg {spelling!r} without a signature (CVE-2015-9235)": lambda spelling=spelling: (
-            f"{b64({'alg': spelling})}.{b64(hs())}."
-        )
+        f"alg {spelling!r} without a signature (CVE-2015-9235)": partial(unsigned, spelling)
         for spelling in ("none", "None", "NONE", "nOnE", " none", "")
     },
     "alg none with another's signature": lambda: f"{b64({'alg': 'none'})}.{b64(hs())}.{good_parts()[2]}",
@@ -168,9 +175,9 @@ HEADER_ATTACKS: dict[str, Callable[[], str]] = {
     "a header with a byte order mark": lambda: forge("\ufeff" + json.dumps(GOOD_HEADER), hs()),
     "a header in UTF-16": lambda: forge(json.dumps(GOOD_HEADER).encode("utf-16"), hs()),
     "a header that is a list": lambda: forge('["HS256"]', hs()),
-    "a header nested without end": lambda: forge('{"alg":' + "[" * 8000 + "]" * 8000 + "}", "e30"),
+    "a header nested without end": lambda: forge('{"alg":' + "[" * 5000 + "]" * 5000 + "}", "e30"),
     **{
-        f"typ {kind!r}": lambda kind=kind: sign(hs(), typ=kind)
+        f"typ {kind!r}": partial(typed, kind)
         for kind in ("logout+jwt", "id+jwt", "JWE", "secevent+jwt", "dpop+jwt", "", 7, ["JWT"])
     },
 }
