@@ -1,15 +1,17 @@
 """The shape of gateway.yaml (DESIGN.md, section 3), as frozen types.
 
 It decides which keys exist, what each may hold and what it is when it is left out. It must never look at two places
-of the file at once: what one value means for another is `policies.load`'s business, where positions are known.
+of the file at once: what one value means for another is `policies.crosschecks`' business, where positions are known.
+A ValueError raised here is a predicate ("is not a duration; …") and doesn't repeat the value, which may be a secret.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from policies.scalars import read_flag, read_whole
 from policies.units import parse_duration
 
 
@@ -17,8 +19,25 @@ def _duration(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
 
 
+def _one_or_several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _without_final_slash(value: object) -> object:
+    return value.removesuffix("/") if isinstance(value, str) else value
+
+
+def _postgresql(value: object) -> object:
+    # What many hosts put into DATABASE_URL, and what SQLAlchemy stopped understanding.
+    is_short = isinstance(value, str) and value.startswith("postgres://")
+    return "postgresql" + str(value).removeprefix("postgres") if is_short else value
+
+
 Duration = Annotated[float, BeforeValidator(_duration)]
 """Seconds; written ``500ms``, ``30s``, ``5m``, ``48h`` or ``3d``."""
+
+Whole = Annotated[int, BeforeValidator(read_whole)]
+Flag = Annotated[bool, BeforeValidator(read_flag)]
 
 Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -28,34 +47,43 @@ Algorithm = Literal[
 class Model(BaseModel):
     """Unknown keys are errors, values are never coerced from another type, and nothing changes after load."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    called: ClassVar[str]
+    """What messages call the thing that holds these keys."""
 
 
 class Server(Model):
     """Listeners and what they believe."""
 
+    called: ClassVar[str] = "server"
+
     listen: str = "0.0.0.0:8080"
     operator: str = "127.0.0.1:8081"
     operator_token: SecretStr = SecretStr("")
     signing_key: SecretStr = SecretStr("")
-    public_url: str = "http://localhost:8080"
+    public_url: Annotated[str, BeforeValidator(_without_final_slash)] = "http://localhost:8080"
     trusted_proxies: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     drain: Duration = 30.0
-    workers: int = Field(default=1, ge=1, le=128)
+    workers: Whole = Field(default=1, ge=1, le=128)
 
 
 class Cache(Model):
     """How long and how many entitlements are remembered."""
 
+    called: ClassVar[str] = "cache"
+
     max_ttl: Duration = 3600.0
     max_stale: Duration = 3600.0
     negative_ttl: Duration = 5.0
-    max_entries: int = Field(default=100_000, ge=1)
+    max_entries: Whole = Field(default=100_000, ge=1)
 
 
 class Timeouts(Model):
     """Bounds on one upstream exchange: connecting, waiting for the head of the answer, and silence between bytes."""
+
+    called: ClassVar[str] = "timeouts"
 
     connect: Duration = 2.0
     response: Duration = 60.0
@@ -65,29 +93,35 @@ class Timeouts(Model):
 class Upstream(Model):
     """One API behind the gateway."""
 
+    called: ClassVar[str] = "an upstream"
+
     targets: tuple[str, ...] = Field(min_length=1)
     timeouts: Timeouts = Timeouts()
     host: Literal["target", "caller"] = "target"
     headers: dict[str, SecretStr] = Field(default_factory=dict)
-    forward_token: bool = True
+    forward_token: Flag = True
 
 
 class Issuer(Model):
     """Who signs tokens, with which keys, and which claim names the paying customer."""
 
+    called: ClassVar[str] = "an issuer"
+
     issuer: str = Field(min_length=1)
-    audience: str | tuple[str, ...]
+    audience: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
     algorithms: tuple[Algorithm, ...] = Field(min_length=1)
     jwks_url: str | None = None
-    discovery: bool = False
+    discovery: Flag = False
     public_key: str | None = None
     secret: SecretStr | None = None
     customer: str = "sub"
-    shared_customers: bool = False
+    shared_customers: Flag = False
 
 
 class Auth(Model):
     """Where a token is looked for and who may have signed it."""
+
+    called: ClassVar[str] = "auth"
 
     issuers: tuple[Issuer, ...] = ()
     token_from: tuple[str, ...] = ("header",)
@@ -96,7 +130,9 @@ class Auth(Model):
 class Tier(Model):
     """One level of what is sold; it admits everything that the tiers before it admit."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    called: ClassVar[str] = "a tier"
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     prices: tuple[str, ...] = ()
     products: tuple[str, ...] = ()
     lookup_keys: tuple[str, ...] = ()
@@ -111,6 +147,8 @@ class Tier(Model):
 class StripeSettings(Model):
     """The account that takes the money."""
 
+    called: ClassVar[str] = "stripe"
+
     secret_key: SecretStr = SecretStr("")
     webhook_secrets: SecretStr = SecretStr("")
     api_base: str = ""
@@ -118,6 +156,8 @@ class StripeSettings(Model):
 
 class Billing(Model):
     """How late money may be, and where the payer goes afterwards."""
+
+    called: ClassVar[str] = "billing"
 
     stripe: StripeSettings = StripeSettings()
     renewal_leeway: Duration = 48 * 3600.0
@@ -128,6 +168,8 @@ class Billing(Model):
 
 class Route(Model):
     """One path pattern and who is let through."""
+
+    called: ClassVar[str] = "a route"
 
     path: str = Field(min_length=1)
     methods: tuple[str, ...] = ()
@@ -142,9 +184,11 @@ class Route(Model):
 class Config(Model):
     """A whole gateway.yaml. What it refers to exists and agrees: `policies.load` saw to that."""
 
-    version: Literal[1]
+    called: ClassVar[str] = "the file"
+
+    version: Annotated[Literal[1], BeforeValidator(read_whole)]
     server: Server = Server()
-    database: SecretStr = SecretStr("sqlite:///gateway.db")
+    database: Annotated[SecretStr, BeforeValidator(_postgresql)] = SecretStr("sqlite:///gateway.db")
     redis: SecretStr = SecretStr("")
     cache: Cache = Cache()
     upstreams: dict[str, Upstream] = Field(min_length=1)

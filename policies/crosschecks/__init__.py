@@ -1,0 +1,21 @@
+"""What one place of gateway.yaml means for another, each finding at its line.
+
+Every check reads the draft and adds findings. It must not report twice what the schema reported, nor call something
+undefined that may have been lost with a broken part. Routes that shadow each other or tie are `policies.routes`' part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from policies.crosschecks import billing, issuers, routes, server, tiers, upstreams
+
+if TYPE_CHECKING:
+    from policies.diagnostics import Findings
+    from policies.draft import Draft
+
+
+def cross_check(draft: Draft, findings: Findings) -> None:
+    """Every check that looks at more than one value, or knows more of a value than its type."""
+    for check in (server.check, upstreams.check, issuers.check, tiers.check, billing.check, routes.check):
+        check(draft, findings)

@@ -1,0 +1,191 @@
+"""What each route says of itself: a path that can match, one answer to "who may", and names that exist."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from policies.addresses import is_host
+from policies.crosschecks.upstreams import TOKEN, upstream_names
+from policies.diagnostics import nearest, quoted
+from policies.patterns import parse_pattern
+
+if TYPE_CHECKING:
+    from policies.diagnostics import Findings
+    from policies.draft import Draft
+    from policies.schema import Route
+
+_UNROUTABLE: Final = {
+    "CONNECT": "it asks for a tunnel, which a reverse proxy never is",
+    "TRACE": "it echoes a request's credentials (RFC 9110, section 9.3.8)",
+}
+DEFAULTS: Final = ("deny", "public", "authenticated")
+
+
+def check(draft: Draft, findings: Findings) -> None:
+    """`routes` and `default`."""
+    for index, route in enumerate(draft.config.routes):
+        _path(draft, index, route.path, findings)
+        _host(draft, index, route, findings)
+        _methods(draft, index, route, findings)
+        _who_may(draft, index, route, findings)
+        _names(draft, index, route, findings)
+    _default(draft, findings)
+    _needs_issuers(draft, findings)
+    if (
+        not draft.config.routes
+        and draft.config.default == "deny"
+        and draft.is_whole("routes")
+        and draft.is_whole("default")
+    ):
+        findings.warning(
+            "no-routes",
+            draft.positions.value("routes"),
+            "there are no routes and 'default' is deny, so every request is refused",
+        )
+
+
+def _path(draft: Draft, index: int, path: str, findings: Findings) -> None:
+    problem = parse_pattern(path)
+    if isinstance(problem, str):
+        mark = draft.positions.value("routes", index, "path")
+        findings.error("bad-path", mark, f"the path {draft.shown('routes', index, 'path')} {problem}")
+
+
+def _host(draft: Draft, index: int, route: Route, findings: Findings) -> None:
+    if route.host is None:
+        return
+    is_bracketed = route.host.startswith("[") and route.host.endswith("]")
+    if not (is_host(route.host[1:-1]) if is_bracketed else is_host(route.host) and ":" not in route.host):
+        findings.error(
+            "bad-host",
+            draft.positions.value("routes", index, "host"),
+            f"{draft.shown('routes', index, 'host')} is not a host; write a name alone, such as api.example.com, without scheme and port",
+        )
+
+
+def _methods(draft: Draft, index: int, route: Route, findings: Findings) -> None:
+    at = ("routes", index, "methods")
+    if draft.is_given(*at) and not route.methods and draft.is_whole("routes", "methods"):
+        findings.error("empty", draft.positions.value(*at), "'methods' is empty; leave it out for all methods")
+    seen: set[str] = set()
+    for position, method in enumerate(route.methods):
+        mark, shown = draft.positions.value(*at, position), draft.shown(*at, position)
+        if not TOKEN.fullmatch(method):
+            findings.error("bad-method", mark, f"{shown} is not a method")
+        elif method.upper() in _UNROUTABLE:
+            findings.error("bad-method", mark, f"{shown} can't be routed: {_UNROUTABLE[method.upper()]}")
+        elif method != method.upper():
+            findings.error(
+                "bad-method",
+                mark,
+                f"methods are written in capitals; {shown} would match no request; did you mean {quoted(method.upper())}?",
+            )
+        elif method in seen:
+            findings.error("duplicate-entry", mark, f"{shown} is listed twice")
+        seen.add(method)
+
+
+def _who_may(draft: Draft, index: int, route: Route, findings: Findings) -> None:
+    at = ("routes", index)
+    asks_features = bool(route.features) or (
+        draft.is_given(*at, "features") and not draft.is_whole("routes", "features")
+    )
+    asks = (["tier"] if draft.is_given(*at, "tier") else []) + (["features"] if asks_features else [])
+    if draft.is_given(*at, "access"):
+        if asks:
+            findings.error(
+                "access-and-tier",
+                draft.positions.key(*at, asks[0]),
+                f"a route with 'access' asks for no {asks[0]}; leave one of the two out (a tier implies a valid token)",
+            )
+    elif not asks:
+        findings.error(
+            "who-may",
+            draft.positions.value(*at),
+            f"the route {draft.shown(*at, 'path')} doesn't say who may use it; add 'tier', 'features', or 'access: public' or 'access: authenticated'",
+        )
+
+
+def _names(draft: Draft, index: int, route: Route, findings: Findings) -> None:
+    config = draft.config
+    at = ("routes", index)
+    if route.tier is not None and draft.is_whole("tiers"):
+        _tier(draft, route.tier, (*at, "tier"), findings)
+    known = {feature for tier in config.tiers for feature in tier.features}
+    seen: set[str] = set()
+    for position, feature in enumerate(route.features):
+        mark, shown = draft.positions.value(*at, "features", position), draft.shown(*at, "features", position)
+        if feature in seen:
+            findings.error("duplicate-feature", mark, f"the feature {shown} is listed twice")
+        elif feature not in known and draft.is_whole("tiers") and draft.is_whole("tiers", "features"):
+            near = nearest(feature, known) if shown == quoted(feature) else ""
+            findings.error(
+                "unknown-feature", mark, f"no tier has the feature {shown}, so nobody could ever be let in{near}"
+            )
+        seen.add(feature)
+    if not draft.is_whole("upstreams"):
+        return
+    if route.upstream is not None:
+        if route.upstream not in config.upstreams and draft.is_whole("upstreams", route.upstream):
+            shown = draft.shown(*at, "upstream")
+            near = nearest(route.upstream, config.upstreams) if shown == quoted(route.upstream) else ""
+            findings.error(
+                "unknown-upstream", draft.positions.value(*at, "upstream"), f"there is no upstream {shown}{near}"
+            )
+    elif len(config.upstreams) > 1 and not draft.is_given(*at, "upstream"):
+        findings.error(
+            "which-upstream",
+            draft.positions.value(*at),
+            f"the route {draft.shown(*at, 'path')} must name its 'upstream': there are {upstream_names(draft)}",
+        )
+
+
+def _tier(
+    draft: Draft, name: str, location: tuple[str | int, ...], findings: Findings, also: tuple[str, ...] = ()
+) -> None:
+    names = [tier.name for tier in draft.config.tiers]
+    if name in names:
+        return
+    shown = draft.shown(*location)
+    near = nearest(name, (*names, *also)) if shown == quoted(name) else ""
+    none = "; no tiers are defined" if not names else ""
+    what = (
+        f"'default' is {' or '.join((', '.join(also), 'the name of a tier'))}, and there is no tier {shown}"
+        if also
+        else f"there is no tier {shown}"
+    )
+    findings.error("unknown-tier", draft.positions.value(*location), f"{what}{near or none}")
+
+
+def _default(draft: Draft, findings: Findings) -> None:
+    default = draft.config.default
+    if default not in DEFAULTS and draft.is_whole("tiers"):
+        _tier(draft, default, ("default",), findings, also=DEFAULTS)
+    if (
+        default != "deny"
+        and len(draft.config.upstreams) > 1
+        and draft.is_whole("upstreams")
+        and draft.is_whole("default")
+    ):
+        findings.error(
+            "which-upstream",
+            draft.positions.value("default"),
+            f"'default' lets requests through that no route names, and there are {upstream_names(draft)} to send them to; "
+            "write deny, and a route with path /** for each",
+        )
+
+
+def _needs_issuers(draft: Draft, findings: Findings) -> None:
+    if draft.config.auth.issuers or not draft.is_whole("auth", "issuers"):
+        return
+    for index in range(len(draft.config.routes)):
+        route = draft.config.routes[index]
+        if route.access == "authenticated" or route.tier is not None or route.features:
+            where = draft.positions.value("routes", index)
+            what = f"the route {draft.shown('routes', index, 'path')} needs"
+            break
+    else:
+        if draft.config.default in {"deny", "public"} or not draft.is_whole("default"):
+            return
+        where, what = draft.positions.value("default"), "'default' needs"
+    findings.error("no-issuers", where, f"{what} a token, and 'auth.issuers' names nobody who could sign one")
