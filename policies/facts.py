@@ -7,7 +7,7 @@ All times are UTC seconds.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 FACTS_FORMAT: Final = 1
@@ -91,9 +91,10 @@ def decode(data: bytes | str) -> CustomerFacts | None:
             return None
         subscriptions = tuple(subscription_from(entry) for entry in raw.pop("subscriptions"))
         grants = tuple(GrantFact(**entry) for entry in raw.pop("grants"))
-        return CustomerFacts(subscriptions=subscriptions, grants=grants, **raw)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        facts = CustomerFacts(subscriptions=subscriptions, grants=grants, **raw)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+    return facts if _is_well_typed(facts) else None
 
 
 def subscription_from(entry: dict[str, Any]) -> SubscriptionFact:
@@ -101,3 +102,22 @@ def subscription_from(entry: dict[str, Any]) -> SubscriptionFact:
     rest = dict(entry)
     items = tuple(ItemFact(**item) for item in rest.pop("items"))
     return SubscriptionFact(items=items, **rest)
+
+
+_SCALARS: Final[dict[Any, frozenset[type]]] = {
+    "str": frozenset({str}),
+    "int": frozenset({int}),
+    "bool": frozenset({bool}),
+    "str | None": frozenset({str, type(None)}),
+    "int | None": frozenset({int, type(None)}),
+}
+_CHECKS: Final[dict[type, tuple[tuple[str, frozenset[type]], ...]]] = {
+    kind: tuple((field.name, _SCALARS[field.type]) for field in fields(kind) if field.type in _SCALARS)
+    for kind in (ItemFact, SubscriptionFact, GrantFact, CustomerFacts)
+}
+
+
+def _is_well_typed(facts: CustomerFacts) -> bool:
+    # What a cache holds may have been written by anybody: a period that ends at "soon" must not reach the arithmetic.
+    parts = [facts, *facts.grants, *facts.subscriptions, *(item for each in facts.subscriptions for item in each.items)]
+    return all(type(getattr(part, name)) in kinds for part in parts for name, kinds in _CHECKS[type(part)])
