@@ -19,6 +19,7 @@ from admin.ledger.sql import insert_into
 from admin.ledger.tables import changes, customers
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from admin.ledger.engine import Database
@@ -58,7 +59,7 @@ async def _record(connection: AsyncConnection, customer: str, version: int, at: 
     if connection.dialect.name == "sqlite":
         await connection.execute(changes.insert().values(row))
         return
-    own_xid = literal_column("pg_current_xact_id()::text::bigint")
+    own_xid: ColumnElement[int] = literal_column("pg_current_xact_id()::text::bigint")
     await connection.execute(changes.insert().values(**row, xid=own_xid))
     await connection.execute(text(f"NOTIFY {CHANNEL}"))
 

@@ -1,29 +1,24 @@
-"""What an operator says of a customer (grants, blocks), and the facts that every decision rests on.
+"""What an operator says of a customer, and everything that is asked about one.
 
-It decides how `CustomerFacts` is put together from the ledger, in one snapshot. It must never compute a tier or a verdict.
+Grants and blocks are the operator's word and outrank Stripe's; none is ever deleted, only ended.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from admin.ledger.changes import bump
-from admin.ledger.sql import of_pair
-from admin.ledger.stored_facts import decode_subscriptions
-from admin.ledger.tables import checkout_sessions, customers, grants, inbox, stripe_customers
-from policies.facts import CustomerFacts, GrantFact, SubscriptionFact
+from admin.ledger.customer_records import CustomerRecord, CustomerSummary, find, look_up
+from admin.ledger.stored_facts import facts_of
+from admin.ledger.tables import customers, grants
+from policies.facts import CustomerFacts
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
     from admin.ledger.engine import Database
     from admin.ledger.pair import Pair
-
-DOUBT_SECONDS: Final = 86_400
-"""How long one pending event makes the facts doubtful, counted from each reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +35,9 @@ class Customers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def grant(self, customer: str, tier: str, until: int | None, reason: str, by: str, now: float) -> int:
+    async def grant(  # noqa: PLR0917 -- who, what, until when, why, by whom, now
+        self, customer: str, tier: str, until: int | None, reason: str, by: str, now: float
+    ) -> int:
         """Give a tier by hand, until a time or (None) without end. The customer's new version."""
         async with self._database.write() as connection:
             version = await bump(connection, customer, now)
@@ -80,59 +77,15 @@ class Customers:
     async def read_facts(self, pair: Pair, customer: str, now: float) -> CustomerFacts:
         """All that is known of the customer; of an unknown one version 0 and nothing."""
         async with self._database.read() as connection:
-            return await read_facts(connection, pair, customer, now)
+            found = await facts_of(connection, pair, [customer], now)
+        return found.get(customer) or CustomerFacts(customer, 0)
 
+    async def search(self, pair: Pair, text: str, limit: int, after: str, now: float) -> list[CustomerSummary]:
+        """A page of customers by name: those beyond `after` (first page: an empty text)."""
+        async with self._database.read() as connection:
+            return await find(connection, pair, text, limit=limit, after=after, now=now)
 
-async def read_facts(connection: AsyncConnection, pair: Pair, customer: str, now: float) -> CustomerFacts:
-    """`Customers.read_facts` inside the caller's transaction."""
-    linked = of_pair(stripe_customers, pair) & (stripe_customers.c.customer == customer)
-    open_until = (
-        select(func.max(checkout_sessions.c.expires_at))
-        .where(of_pair(checkout_sessions, pair), checkout_sessions.c.customer == customer)
-        .where(checkout_sessions.c.status == "open")
-        .scalar_subquery()
-    )
-    doubted = (
-        select(inbox.c.seq)
-        .where(of_pair(inbox, pair), inbox.c.status == "pending", inbox.c.doubted_at.is_not(None))
-        .where(inbox.c.stripe_customer.in_(select(stripe_customers.c.id).where(linked)))
-        .exists()
-    )
-    own = select(customers.c.version, customers.c.blocked_reason, open_until, doubted)
-    found = (await connection.execute(own.where(customers.c.customer == customer))).first()
-    if found is None:
-        return CustomerFacts(customer, 0)
-    version, blocked, session_until, event_pending = found
-    fetched = [
-        (decode_subscriptions(text), at)
-        for text, at in await connection.execute(
-            select(stripe_customers.c.facts, stripe_customers.c.fetched_at)
-            .where(linked)
-            .order_by(stripe_customers.c.id)
-        )
-    ]
-    # One that was never fetched makes the whole never fetched: what it holds may be what the customer paid for.
-    times = [at for _, at in fetched]
-    doubts = [until for until in (session_until, int(now) + DOUBT_SECONDS if event_pending else None) if until]
-    return CustomerFacts(
-        customer=customer,
-        version=version,
-        subscriptions=_all_of(subscriptions for subscriptions, _ in fetched),
-        grants=await _running_grants(connection, customer),
-        blocked=blocked,
-        fetched_at=min(times) if times and None not in times else None,
-        doubtful_until=max((until for until in doubts if until > now), default=None),
-    )
-
-
-def _all_of(parts: Any) -> tuple[SubscriptionFact, ...]:
-    return tuple(subscription for part in parts for subscription in part)
-
-
-async def _running_grants(connection: AsyncConnection, customer: str) -> tuple[GrantFact, ...]:
-    query = (
-        select(grants.c.id, grants.c.tier, grants.c.until, grants.c.reason, grants.c.by)
-        .where(grants.c.customer == customer, grants.c.revoked_at.is_(None))
-        .order_by(grants.c.id)
-    )
-    return tuple(GrantFact(*row) for row in await connection.execute(query))
+    async def show(self, pair: Pair, customer: str, now: float) -> CustomerRecord | None:
+        """Everything on record, or None where nothing is."""
+        async with self._database.read() as connection:
+            return await look_up(connection, pair, customer, now)

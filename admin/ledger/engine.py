@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -91,12 +91,12 @@ class Database:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         connection = await self._started(engine.connect(), seconds)
-        timer = loop.call_at(deadline, sever, (await connection.get_raw_connection()).driver_connection)
-        try:
-            async with connection, connection.begin():
+        async with AsyncExitStack() as ending:
+            driver = (await connection.get_raw_connection()).driver_connection
+            ending.callback(loop.call_at(deadline, sever, driver).cancel)
+            ending.push_async_exit(connection.__aexit__)  # which closes it, also when cancelled meanwhile
+            async with connection.begin():
                 yield connection
-        finally:
-            timer.cancel()
 
     async def _started(self, connection: AsyncConnection, seconds: float) -> AsyncConnection:
         """`connection`, once it has a session; one that takes too long is left to end by itself."""

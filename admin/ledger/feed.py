@@ -34,10 +34,17 @@ _log = logging.getLogger(__name__)
 class Tail(Protocol):
     """One database's way to be told of new rows. `None` from `read` means that continuity is lost."""
 
-    async def open(self) -> None: ...
-    async def wait(self) -> None: ...
-    async def read(self) -> list[tuple[str, int]] | None: ...
-    async def close(self) -> None: ...
+    async def open(self) -> None:
+        """Connect, keeping what is known of the place reached."""
+
+    async def wait(self) -> None:
+        """Until there is something to read, or it is time to look anyway."""
+
+    async def read(self) -> list[tuple[str, int]] | None:
+        """Customers and versions committed since the last look."""
+
+    async def close(self) -> None:
+        """Disconnect; harmless when not connected."""
 
 
 class ChangesFeed:

@@ -7,12 +7,12 @@ but what says where to look (DESIGN.md, section 6).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Row, case, delete, func, literal_column, or_, select, update
+from sqlalchemy import case, delete, func, literal_column, or_, select, update
 
 from admin.ledger.changes import bump
+from admin.ledger.inbox_rows import ROW, DueWork, InboxEvent, InboxRow, Status, Stored, event_of
 from admin.ledger.sql import in_batches, insert_into, of_pair
 from admin.ledger.tables import inbox, stripe_customers
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from admin.ledger.engine import Database
     from admin.ledger.pair import Pair
 
-Status = Literal["pending", "done", "ignored", "dead"]
+__all__ = ["DueWork", "Inbox", "InboxEvent", "InboxRow", "Status", "Stored"]
 
 INLINE_SECONDS: Final = 10
 """A new event is left to whoever stored it for so long; then the worker takes it for orphaned."""
@@ -33,64 +33,6 @@ _FIRST_RETRY_SECONDS: Final = 5
 _LONGEST_RETRY_SECONDS: Final = 3600
 _LONGEST_ERROR: Final = 500
 _URGENT: Final = ("customer.subscription.deleted", "customer.deleted")
-
-
-@dataclass(frozen=True, slots=True)
-class InboxEvent:
-    """What is kept of an event. `snapshot_event` is the id of the snapshot twin of a thin one."""
-
-    pair: Pair
-    event_id: str
-    type: str
-    object_id: str | None
-    stripe_customer: str | None
-    wire: Literal["snapshot", "thin"]
-    created: int
-    received_at: int
-    snapshot_event: str | None = None
-    api_version: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Whether the event is new; a duplicate that is still pending is to be tried again."""
-
-    status: Literal["new", "duplicate_pending", "duplicate_done"]
-
-
-@dataclass(frozen=True, slots=True)
-class InboxRow:
-    """An event and what became of it."""
-
-    seq: int
-    event_id: str
-    type: str
-    object_id: str | None
-    stripe_customer: str | None
-    wire: str
-    snapshot_event: str | None
-    api_version: str | None
-    created: int
-    received_at: int
-    status: Status
-    outcome: str
-    attempts: int
-    next_attempt_at: int
-    doubted_at: int | None
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class DueWork:
-    """Pending events that one fetch answers: all of one Stripe customer, or a single one that names none."""
-
-    stripe_customer: str | None
-    events: tuple[InboxRow, ...]
-
-    @property
-    def event_ids(self) -> tuple[str, ...]:
-        """Ids of all the events, oldest first."""
-        return tuple(event.event_id for event in self.events)
 
 
 class Inbox:
@@ -150,8 +92,8 @@ class Inbox:
             named = [customer for customer, _ in keys if customer is not None]
             singles = [seq for customer, seq in keys if customer is None]
             mine = or_(inbox.c.stripe_customer.in_(named), inbox.c.seq.in_(singles))
-            query = select(*_ROW).where(of_pair(inbox, pair), inbox.c.status == "pending", mine).order_by(inbox.c.seq)
-            events = [_event(row) for row in await connection.execute(query)]
+            query = select(*ROW).where(of_pair(inbox, pair), inbox.c.status == "pending", mine).order_by(inbox.c.seq)
+            events = [event_of(row) for row in await connection.execute(query)]
         return [
             DueWork(
                 customer,
@@ -208,7 +150,7 @@ class Inbox:
         limit: int = 50,
     ) -> list[InboxRow]:
         """Events, newest first; `before_seq` is the last `seq` of the page before."""
-        query = select(*_ROW).where(of_pair(inbox, pair))
+        query = select(*ROW).where(of_pair(inbox, pair))
         for column, wanted in ((inbox.c.status, status), (inbox.c.type, type)):
             query = query if wanted is None else query.where(column == wanted)
         if stripe_customer is not None:
@@ -216,14 +158,14 @@ class Inbox:
         if before_seq is not None:
             query = query.where(inbox.c.seq < before_seq)
         async with self._database.read() as connection:
-            return [_event(row) for row in await connection.execute(query.order_by(inbox.c.seq.desc()).limit(limit))]
+            return [event_of(row) for row in await connection.execute(query.order_by(inbox.c.seq.desc()).limit(limit))]
 
     async def get(self, pair: Pair, event_id: str) -> InboxRow | None:
         """One event."""
-        query = select(*_ROW).where(of_pair(inbox, pair), inbox.c.event_id == event_id)
+        query = select(*ROW).where(of_pair(inbox, pair), inbox.c.event_id == event_id)
         async with self._database.read() as connection:
             row = (await connection.execute(query)).first()
-        return None if row is None else _event(row)
+        return None if row is None else event_of(row)
 
     async def lag(self, pair: Pair, now: float) -> float:
         """Seconds since the oldest pending event was received; 0 where none is."""
@@ -248,22 +190,6 @@ class Inbox:
 _KEPT = (
     "event_id", "type", "object_id", "stripe_customer", "wire", "snapshot_event", "api_version", "created", "received_at",
 )  # fmt: skip
-_ROW = tuple(inbox.c[name] for name in InboxRow.__slots__)
-
-
-async def pending_for(connection: AsyncConnection, pair: Pair, stripe_customer: str) -> frozenset[str]:
-    """Ids of the events that a fetch of this Stripe customer, started now, will answer."""
-    query = select(inbox.c.event_id).where(of_pair(inbox, pair), inbox.c.stripe_customer == stripe_customer)
-    return frozenset((await connection.execute(query.where(inbox.c.status == "pending"))).scalars())
-
-
-async def settle(connection: AsyncConnection, pair: Pair, event_ids: Iterable[str]) -> None:
-    """These events are answered. One that was given up meanwhile is answered, too."""
-    for batch in in_batches(sorted(event_ids)):
-        mine = inbox.c.event_id.in_(batch) & inbox.c.status.in_(("pending", "dead"))
-        await connection.execute(
-            update(inbox).where(of_pair(inbox, pair), mine).values(status="done", outcome="synced", error="")
-        )
 
 
 def _pending(pair: Pair, event_id: str) -> Any:
@@ -278,8 +204,4 @@ async def _bump_owner(connection: AsyncConnection, pair: Pair, stripe_customer: 
 
 
 def _retry_seconds(tries: int) -> int:
-    return min(_FIRST_RETRY_SECONDS * 2**tries, _LONGEST_RETRY_SECONDS)
-
-
-def _event(row: Row[Any]) -> InboxRow:
-    return InboxRow(**row._mapping)  # noqa: SLF001 -- SQLAlchemy's documented name for the row as a mapping
+    return min(_FIRST_RETRY_SECONDS << tries, _LONGEST_RETRY_SECONDS)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from sqlalchemy import event
-from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def postgres_engine(url: URL) -> AsyncEngine:
 
 def session_arguments(url: URL) -> dict[str, Any]:
     """For psycopg's own `connect`: a session outside the pool, reached in the same way."""
-    _, arguments = PGDialectAsync_psycopg().create_connect_args(url)
+    _, arguments = url.get_dialect()().create_connect_args(url)
     return {**_defaults(url), **arguments}
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Row, select, update
 
 from admin.ledger.changes import bump
-from admin.ledger.inbox import pending_for, settle
+from admin.ledger.inbox_rows import pending_for, settle
 from admin.ledger.sql import insert_into, of_pair
 from admin.ledger.stored_facts import encode_subscriptions
 from admin.ledger.tables import customers, stripe_customers
