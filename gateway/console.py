@@ -1,0 +1,56 @@
+"""What the command line says and how it ends: sentences to stderr, results to stdout, never a traceback.
+
+Exit codes: 0 fine, 1 problems found, 2 usage, 3 could not start.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway.loading import Unreadable, load_file
+from policies.diagnostics import render
+from policies.routes import RouteTable
+from policies.schema import Config
+
+PROBLEMS: Final = 1
+COULD_NOT_START: Final = 3
+
+ConfigOption: Final = typer.Option("--config", "-c", help="The gateway.yaml to work on.", metavar="FILE")
+
+
+def fail(detail: str, code: int = COULD_NOT_START) -> NoReturn:
+    """End with a sentence that says what, where and what to do."""
+    sys.stderr.write(f"gateway: {detail}\n")
+    raise typer.Exit(code)
+
+
+def load_or_fail(path: Path, code: int = COULD_NOT_START, *, quiet: bool = False) -> tuple[Config, RouteTable]:
+    """The configuration at `path`; problems go to stderr, and an error among them ends the command with `code`."""
+    loaded = load_file(path, os.environ)
+    if isinstance(loaded, Unreadable):
+        fail(loaded.detail, code)
+    if loaded.diagnostics and not (quiet and loaded.ready):
+        sys.stderr.write(render(loaded.diagnostics).rstrip("\n") + "\n")
+    if loaded.ready is None:
+        raise typer.Exit(code)
+    return loaded.ready
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table for people on a terminal, tab-separated lines for programs."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            sys.stdout.write("\t".join(row) + "\n")
+        return
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
