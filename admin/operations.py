@@ -6,13 +6,14 @@ in force everywhere within a second: the ledger's change feed sees to it, whiche
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from admin.ledger.customers import Customers
 from policies.caller import customer_problem
+from policies.entitlement import Standing
 from policies.tiers import Ladder
 from policies.units import parse_duration
 
@@ -37,9 +38,17 @@ class Done:
 class Operations:
     """Grants, revocations and blocks. `now` is the entitlement clock, in UTC seconds."""
 
-    def __init__(self, customers: Customers, ladder: Callable[[], Ladder], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        customers: Customers,
+        *,
+        ladder: Callable[[], Ladder],
+        standing: Callable[[str], Awaitable[Standing]],
+        now: Callable[[], float],
+    ) -> None:
         self._customers = customers
         self._ladder = ladder
+        self._standing = standing
         self._now = now
 
     async def grant(self, customer: str, tier: str, *, until: str | None, reason: str, by: str) -> Done | Rejected:
@@ -65,7 +74,11 @@ class Operations:
         if revoked.count == 0:
             which = "no running grant" if tier is None else f"no running grant of '{tier}'"
             return Rejected(f"{customer} has {which}.")
-        return Done(f"{revoked.count} grant{'s' if revoked.count > 1 else ''} of {customer} ended.")
+        ended = f"{revoked.count} grant{'s' if revoked.count > 1 else ''} of {customer} ended."
+        left = await self._standing(customer)
+        if left.access_until is None:
+            return Done(ended)
+        return Done(f"{ended} A subscription still gives '{left.tier}' until {format_time(left.access_until)}.")
 
     async def block(self, customer: str, *, reason: str, by: str) -> Done | Rejected:
         """Refuse this customer everything."""

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from policies.routes import CompiledRoute
 from starlette.responses import Response
 
 from policies.entitlement import Entitlement
 from policies.offers import Offer
 from policies.reasons import Reason
-from policies.routes import CompiledRoute
 from policies.tiers import Ladder
 
 
@@ -42,3 +42,44 @@ class PublicPorts:
     signing_key: bytes
     public_url: str
     success_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """A page of Stripe's to send the payer to."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotBought:
+    """Why there is no such page."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What became of a webhook call: `reason` is None when it was taken in and Stripe may forget it."""
+
+    detail: str
+    reason: Reason | None = None
+
+
+class Billing(Protocol):
+    """The money side, as `admin.stripe` carries it out."""
+
+    async def receive_event(self, body: bytes, signature: str | None) -> Received:
+        """Verify and store an event, and try to act on it."""
+
+    async def open_checkout(
+        self, customer: str, tier: str, price: str | None, interval: str | None, success_url: str
+    ) -> Bought | NotBought:
+        """The page on which `customer` can pay for `tier`."""
+
+    async def open_portal(self, customer: str, return_url: str) -> Bought | NotBought:
+        """The billing portal of `customer`."""
+
+    async def settle_session(self, session_id: str, customer: str) -> NotBought | None:
+        """Sync at once after a return from Checkout; None when done, whatever it found."""
