@@ -1,0 +1,210 @@
+"""Webhooks: every event is posted to every endpoint, signed, and tried again a few times.
+
+It decides when to try and what counts as delivered. Signatures and waits are real time, whatever the simulated clock
+says: receivers compare `t` with their own. It must never send anything while deliveries are switched off: those events
+are lost to the receiver for good, and stay readable at /v1/events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections import deque
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Literal
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from admin.simulator.entities import Event
+    from admin.simulator.faults import DeliveryFault, Faults
+    from admin.simulator.wire import Json
+
+State = Literal["waiting", "delivered", "failed", "lost"]
+RECORDS_KEPT: Final = 5000
+AT_ONCE: Final = 8
+ANSWER_TIMEOUT_SECONDS: Final = 20.0
+DEFAULT_RETRY_SECONDS: Final = (1.0, 3.0, 9.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try, in real time; `status` is None when no answer came."""
+
+    at: float
+    status: int | None
+    error: str | None
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One event on its way to one endpoint."""
+
+    event: str
+    type: str
+    url: str
+    state: State = "waiting"
+    attempts: list[Attempt] = field(default_factory=list)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def settle(self, state: State) -> None:
+        """It is over, one way or another."""
+        self.state = state
+        self.settled.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """A delivery with what is sent, and how long it is kept back first."""
+
+    delivery: Delivery
+    payload: bytes
+    secret: str
+    wait_seconds: float = 0.0
+
+
+def sign(payload: bytes, secret: str, timestamp: int) -> str:
+    """The `Stripe-Signature` of a body."""
+    mac = hmac.new(secret.encode(), f"{timestamp}.".encode() + payload, hashlib.sha256)
+    return f"t={timestamp},v1={mac.hexdigest()}"
+
+
+class Webhooks:
+    """Sends events, while `run` is entered."""
+
+    def __init__(
+        self,
+        endpoints: Iterable[tuple[str, str]],
+        *,
+        wall_clock: Callable[[], float],
+        render: Callable[[Event], Json],
+        faults: Faults,
+        retry_seconds: tuple[float, ...] = DEFAULT_RETRY_SECONDS,
+    ) -> None:
+        self.endpoints = list(endpoints)
+        self.enabled = True
+        self.records: deque[Delivery] = deque(maxlen=RECORDS_KEPT)
+        self._by_event: dict[str, list[Delivery]] = {}
+        self._wall_clock = wall_clock
+        self._render = render
+        self._faults = faults
+        self._retry_seconds = retry_seconds
+        self._queue: asyncio.Queue[_Parcel] = asyncio.Queue()
+        self._held: list[_Parcel] = []
+
+    def offer(self, event: Event) -> None:
+        """Take an event in; it is sent once the loop comes round."""
+        fault = self._faults.take_delivery() if self.enabled and self.endpoints else None
+        payload = json.dumps(self._render(event), indent=2).encode()
+        overtaken, self._held = self._held, []
+        for url, secret in self.endpoints:
+            delivery = Delivery(event.id, event.type, url)
+            self._record(delivery)
+            if not self.enabled or (fault is not None and fault.kind == "drop"):
+                delivery.settle("lost")
+            else:
+                self._enqueue(_Parcel(delivery, payload, secret), fault)
+        for entry in overtaken:
+            self._queue.put_nowait(entry)
+
+    def release(self) -> None:
+        """Send what a `reorder` still holds back."""
+        overtaken, self._held = self._held, []
+        for entry in overtaken:
+            self._queue.put_nowait(entry)
+
+    def _enqueue(self, parcel: _Parcel, fault: DeliveryFault | None) -> None:
+        if fault is not None and fault.kind == "reorder":
+            self._held.append(parcel)
+            return
+        if fault is not None and fault.kind == "delay":
+            parcel = replace(parcel, wait_seconds=fault.seconds)
+        self._queue.put_nowait(parcel)
+        if fault is not None and fault.kind == "duplicate":
+            first = parcel.delivery
+            again = Delivery(first.event, first.type, first.url)
+            self._record(again)
+            self._queue.put_nowait(replace(parcel, delivery=again))
+
+    def _record(self, delivery: Delivery) -> None:
+        if len(self.records) == RECORDS_KEPT:
+            oldest = self.records[0]
+            self._by_event.get(oldest.event, []).remove(oldest)
+            if not self._by_event[oldest.event]:
+                del self._by_event[oldest.event]
+        self.records.append(delivery)
+        self._by_event.setdefault(delivery.event, []).append(delivery)
+
+    def undelivered(self, event: str) -> int:
+        """How many endpoints have not had this event."""
+        return sum(one.state != "delivered" for one in self._by_event.get(event, ()))
+
+    async def acknowledged(self, event: str, timeout: float) -> None:
+        """Wait until every endpoint answered this event with 2xx or was given up, at most `timeout` seconds."""
+        await self._settled(self._by_event.get(event, []), timeout)
+
+    async def settled(self, timeout: float) -> bool:
+        """Wait until nothing is on its way, at most `timeout` seconds; whether that came to be."""
+        return await self._settled(self.records, timeout)
+
+    async def _settled(self, deliveries: Iterable[Delivery], timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                for delivery in list(deliveries):
+                    await delivery.settled.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Send what is offered, until this is left."""
+        # Neither proxies of the environment nor redirects: Stripe follows none.
+        async with httpx.AsyncClient(timeout=ANSWER_TIMEOUT_SECONDS, trust_env=False, follow_redirects=False) as client:
+            sender = asyncio.create_task(self._send_all(client))
+            try:
+                yield
+            finally:
+                sender.cancel()
+                await asyncio.gather(sender, return_exceptions=True)
+
+    async def _send_all(self, client: httpx.AsyncClient) -> None:
+        slots = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                parcel = await self._queue.get()
+                tasks.create_task(self._deliver(client, slots, parcel))
+
+    async def _deliver(self, client: httpx.AsyncClient, slots: asyncio.Semaphore, parcel: _Parcel) -> None:
+        delivery = parcel.delivery
+        for pause in (parcel.wait_seconds, *self._retry_seconds):
+            if pause:
+                await asyncio.sleep(pause)
+            if not self.enabled:
+                delivery.settle("lost")
+                return
+            async with slots:
+                attempt = await self._attempt(client, delivery.url, parcel.payload, parcel.secret)
+            delivery.attempts.append(attempt)
+            if attempt.status is not None and 200 <= attempt.status < 300:
+                delivery.settle("delivered")
+                return
+        delivery.settle("failed")
+
+    async def _attempt(self, client: httpx.AsyncClient, url: str, payload: bytes, secret: str) -> Attempt:
+        now = self._wall_clock()
+        headers = {
+            "Content-Type": "application/json; charset=utf-8",
+            "Stripe-Signature": sign(payload, secret, int(now)),
+            "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks) simulator",
+        }
+        try:
+            answer = await client.post(url, content=payload, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return Attempt(now, None, str(error) or type(error).__name__)
+        return Attempt(now, answer.status_code, None)

@@ -1,0 +1,111 @@
+"""What happened: every change becomes an event of Stripe's type, kept in order and handed to delivery.
+
+It decides an event's type-independent parts and what `previous_attributes` holds. It must never let a change of a
+subscription or invoice go by unsaid, nor say one that was none.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from admin.simulator.entities import (
+    CheckoutSession,
+    Customer,
+    Event,
+    Invoice,
+    PortalConfiguration,
+    PortalSession,
+    Price,
+    Product,
+    Subscription,
+)
+from admin.simulator.objects import customer_json, item_json, price_json, product_json, subscription_json
+from admin.simulator.objects_billing import (
+    event_json,
+    invoice_json,
+    portal_configuration_json,
+    portal_session_json,
+    session_json,
+)
+from admin.simulator.store import EVENTS_KEPT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from admin.simulator.clock import SimulatedClock
+    from admin.simulator.entities import Entity
+    from admin.simulator.store import Store
+    from admin.simulator.wire import Json
+
+
+class Journal:
+    """Renders objects, and turns their changes into events."""
+
+    def __init__(self, store: Store, clock: SimulatedClock, public_base: str) -> None:
+        self._store = store
+        self._clock = clock
+        self._count = 0
+        self.public_base = public_base
+        self.request: str | None = None
+        self.idempotency_key: str | None = None
+        self.on_event: Callable[[Event], None] = lambda _event: None
+        self.pending_webhooks: Callable[[str], int] = lambda _event: 0
+
+    def render(self, entity: Entity) -> Json:
+        """The object as it goes out on the wire now."""
+        store, base = self._store, self.public_base
+        if isinstance(entity, Product):
+            return product_json(entity)
+        if isinstance(entity, Price):
+            return price_json(entity)
+        if isinstance(entity, Customer):
+            return customer_json(entity, delinquent=self._is_delinquent(entity.id))
+        if isinstance(entity, Subscription):
+            return subscription_json(entity, store)
+        if isinstance(entity, Invoice):
+            return invoice_json(entity, store, base)
+        if isinstance(entity, CheckoutSession):
+            return session_json(entity, store, base)
+        if isinstance(entity, PortalConfiguration):
+            return portal_configuration_json(entity)
+        if isinstance(entity, PortalSession):
+            return portal_session_json(entity, base)
+        if isinstance(entity, Event):
+            return event_json(entity, pending_webhooks=self.pending_webhooks(entity.id))
+        found = store.find_item(entity.id)
+        assert found is not None  # noqa: S101 - an item lives in its subscription
+        return item_json(entity, found[0], store)
+
+    def say(self, kind: str, entity: Entity, previous: Json | None = None) -> Event:
+        """Record one event about `entity` as it is now."""
+        now = self._clock.now()
+        self._count += 1
+        event = Event(
+            id=self._store.new_id("evt"),
+            number=self._count,
+            type=kind,
+            created=int(now),
+            object=self.render(entity),
+            previous=previous,
+            request=self.request,
+            idempotency_key=self.idempotency_key,
+        )
+        self._store.events[event.id] = event
+        if event.created >= now - EVENTS_KEPT_SECONDS:
+            self.on_event(event)
+        return event
+
+    @contextmanager
+    def changing(self, kind: str, entity: Entity) -> Iterator[None]:
+        """Within, `entity` is changed; afterwards one event of type `kind` says what it was, if anything changed."""
+        before = self.render(entity)
+        yield
+        after = self.render(entity)
+        previous = {name: value for name, value in before.items() if after.get(name) != value}
+        # When a product's price is edited is no change that anybody would look for.
+        if set(previous) - {"updated"}:
+            self.say(kind, entity, previous)
+
+    def _is_delinquent(self, customer: str) -> bool:
+        return any(one.status in ("past_due", "unpaid") for one in self._store.subscriptions_of(customer))

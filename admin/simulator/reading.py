@@ -1,0 +1,93 @@
+"""Readers that several endpoints share: lists with filters, URLs, email addresses, moments to come."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from admin.simulator.objects import listing
+from admin.simulator.store import page
+from admin.simulator.wire import ApiError
+
+if TYPE_CHECKING:
+    from admin.simulator.protocol import Call
+    from admin.simulator.store import Kept
+    from admin.simulator.wire import Json, Params
+
+
+def answer_list(call: Call, table: dict[str, Kept], found: list[Kept], url: str) -> Json:
+    """One page of `found`, out of `table`, as a list object."""
+    shown, has_more = page(table, [one for one in found if in_range(call.params, "created", one.created)], call.params)
+    return listing([call.world.journal.render(one) for one in shown], url, has_more=has_more)
+
+
+def in_range(params: Params, key: str, moment: int) -> bool:
+    """Whether `moment` is what `created` or `created[gte]` and its kin ask for."""
+    if isinstance(params.tree.get(key), str):
+        wanted = params.whole(key)
+        return wanted is None or moment == wanted
+    bounds = params.table(key)
+    for name in bounds.tree:
+        bound = bounds.whole(name)
+        if bound is None:
+            continue
+        kept = {"gt": moment > bound, "gte": moment >= bound, "lt": moment < bound, "lte": moment <= bound}.get(name)
+        if kept is None:
+            raise ApiError(
+                400,
+                f"Received unknown parameter: {bounds.name(name)}",
+                code="parameter_unknown",
+                param=bounds.name(name),
+            )
+        if not kept:
+            return False
+    return True
+
+
+def url(params: Params, key: str) -> str | None:
+    """An absolute http or https URL."""
+    value = params.text(key)
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"[\x00-\x20\x7f]", value)
+    except ValueError:
+        good = False
+    if not good:
+        raise ApiError(
+            400,
+            f"Not a valid URL: {params.name(key)} must be absolute and begin with http:// or https://.",
+            code="url_invalid",
+            param=params.name(key),
+        )
+    return value
+
+
+def email(params: Params, key: str) -> str | None:
+    """Something with an @ in it, as lenient as Stripe."""
+    value = params.text(key)
+    if value is not None and not re.fullmatch(r"[^@\s]+@[^@\s]+", value):
+        raise ApiError(400, f"Invalid email address: {value[:100]}", code="email_invalid", param=params.name(key))
+    return value
+
+
+def moment_ahead(params: Params, key: str, now: int, *, years: int) -> int | None:
+    """A time in the future, at most `years` away."""
+    value = params.whole(key)
+    if value is None:
+        return None
+    if value <= now:
+        raise ApiError(
+            400,
+            f"Invalid timestamp: {params.name(key)} must be an integer Unix timestamp in the future.",
+            param=params.name(key),
+        )
+    if value > now + years * 366 * 86400:
+        raise ApiError(
+            400,
+            f"Invalid timestamp: {params.name(key)} can be no more than {years} years in the future.",
+            param=params.name(key),
+        )
+    return value
