@@ -160,6 +160,6 @@ class Authenticator:
         return outcome
 
     def _remember(self, digest: bytes, entry: _Remembered) -> None:
-        while len(self._remembered) >= self._most_remembered:
-            self._remembered.popitem(last=False)
         self._remembered[digest] = entry
+        while len(self._remembered) > self._most_remembered:
+            self._remembered.popitem(last=False)

@@ -12,9 +12,10 @@ from typing import Any
 
 import jwt
 
+from gateway.credentials.authenticator import Authenticator
 from gateway.credentials.claims import LONGEST_LIFETIME_SECONDS
 from gateway.credentials.issuers import compile_issuers
-from gateway.credentials.keys import SECRET_BYTES
+from gateway.credentials.outcomes import Unauthenticated
 from policies import schema
 from policies.caller import customer_problem
 
@@ -35,7 +36,8 @@ def mint_development_token(
             f"Tokens of '{issuer.issuer}' are signed with a key that only the issuer has; one can be made here only "
             "for an issuer with a secret."
         )
-    compiled, problems = compile_issuers(schema.Auth(issuers=(issuer,)))
+    auth = schema.Auth(issuers=(issuer,))
+    compiled, problems = compile_issuers(auth)
     if problems:
         return MintProblem(" ".join(problem.message for problem in problems))
     if not 0 < lifetime_seconds <= LONGEST_LIFETIME_SECONDS:
@@ -54,10 +56,13 @@ def mint_development_token(
     for name, value in named.items():
         _put(claims, name, value)
     claims |= {"iss": rules.issuer, "aud": rules.audiences[0], "iat": issued_at, "exp": issued_at + lifetime_seconds}
-    if rules.customer.customer(claims) != customer:
-        return MintProblem(f"The claims that would name '{customer}' don't lead back to it.")
-    algorithm = next(name for name in issuer.algorithms if name in SECRET_BYTES)
-    return jwt.encode(claims, issuer.secret.get_secret_value(), algorithm=algorithm)
+    token = jwt.encode(claims, issuer.secret.get_secret_value(), algorithm=issuer.algorithms[0])
+    outcome = Authenticator(auth, now=lambda: now).authenticate([(b"authorization", b"Bearer " + token.encode())])
+    if isinstance(outcome, Unauthenticated):
+        return MintProblem(f"The gateway would refuse it. {outcome.detail}")
+    if outcome.caller.customer != customer:
+        return MintProblem(f"The claims that would name '{customer}' lead to another customer.")
+    return token
 
 
 def _put(claims: dict[str, Any], name: str, value: str) -> None:

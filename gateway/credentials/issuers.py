@@ -127,10 +127,14 @@ def _configured_keys(entry: schema.Issuer) -> KeySet | tuple[str, str] | None:
     url = entry.issuer if entry.discovery else entry.jwks_url or ""
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        is_web = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        has_password = "@" in parts.netloc
     except ValueError:
-        usable = False
-    return None if usable else (given[0], "Keys are fetched over https (or http): this is not such a URL.")
+        is_web = has_password = False
+    if not is_web:
+        return given[0], "Keys are fetched over https (or http): this is not such a URL."
+    # Public keys need none, and HTTP clients write URLs into their logs (P9).
+    return (given[0], "A URL of keys holds no user name and no password.") if has_password else None
 
 
 def _public_key(text: str, algorithms: Iterable[str]) -> VerificationKey | Flaw:
@@ -178,7 +182,8 @@ class TrustedIssuer:
         if token.algorithm not in self.rules.algorithms:
             return invalid("The token is signed with an algorithm that is not the issuer's.")
         if not keys.keys:
-            return Unauthenticated(Reason.KEYS_UNAVAILABLE, "The token's issuer offers no key that could verify it.")
+            sentence = "The token's issuer offers no key that could verify it."
+            return Unauthenticated(Reason.KEYS_UNAVAILABLE, sentence, self.source.seek(now))
         candidates = keys.candidates(token.kid, token.algorithm)
         if len(candidates) > MOST_CANDIDATES:
             return invalid("The token names no key of its issuer, which has several.")

@@ -44,11 +44,12 @@ class Bounds:
 
 
 class KeyState(StrEnum):
-    """How an issuer's keys are."""
+    """How an issuer's keys are; `UNUSABLE` is a good answer without a key that fits the pinned algorithms."""
 
     OK = "ok"
     STALE = "stale"
     EXPIRED = "expired"
+    UNUSABLE = "unusable"
     NEVER_LOADED = "never_loaded"
 
 
@@ -126,7 +127,7 @@ class RemoteKeys:
         """Begin to fetch in the background. An issuer out of reach neither raises nor delays."""
         if self._task is None:
             self._idle.clear()
-            self._task = asyncio.create_task(self._follow(), name=f"keys of {self._place.issuer}")
+            self._task = asyncio.create_task(self._follow(self._open_client()), name=f"keys of {self._place.issuer}")
 
     async def stop(self) -> None:
         """End the background work. The last set serves on."""
@@ -142,8 +143,10 @@ class RemoteKeys:
             state = KeyState.NEVER_LOADED
         elif self.current(now) is None:
             state = KeyState.EXPIRED
+        elif self._failing_since is not None:
+            state = KeyState.STALE
         else:
-            state = KeyState.OK if self._failing_since is None else KeyState.STALE
+            state = KeyState.OK if self._keys.keys else KeyState.UNUSABLE
         return KeyHealth(
             self._place.issuer,
             state,
@@ -153,8 +156,8 @@ class RemoteKeys:
             self._last_error,
         )
 
-    async def _follow(self) -> None:
-        async with self._open_client() as client:
+    async def _follow(self, opened: httpx.AsyncClient) -> None:
+        async with opened as client:
             failures = 0
             while True:
                 outcome = await self._visit(client)

@@ -49,6 +49,7 @@ class Fetched:
 
 async def visit(client: httpx.AsyncClient, place: Place, algorithms: frozenset[str]) -> Fetched | Flaw:
     """The keys that the issuer offers now for the pinned algorithms, or what went wrong."""
+    client.cookies.clear()  # every visit is a first one
     try:
         async with asyncio.timeout(VISIT_SECONDS):
             url = place.jwks_url
@@ -87,7 +88,7 @@ def _is_safe(url: str, issuer: str) -> bool:
         origins_equal = _origin(parts) == _origin(known)
     except ValueError:
         return False
-    if not parts.hostname:
+    if not parts.hostname or "@" in parts.netloc:
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and (origins_equal or _is_loopback(parts.hostname)))
 

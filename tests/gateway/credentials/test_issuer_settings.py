@@ -77,6 +77,7 @@ def test_every_algorithm_verifies_with_its_key_and_no_other_key(algorithm: str) 
         ({"public_key": tokens.public_pem(tokens.rsa_key("small", 1024))}, "public_key"),
         ({"jwks_url": "file:///etc/passwd"}, "jwks_url"),
         ({"jwks_url": "jwks.json"}, "jwks_url"),
+        ({"jwks_url": "https://user:password@keys.example.com/jwks"}, "jwks_url"),
         ({"jwks_url": "https://[::1"}, "jwks_url"),
         ({"issuer": "accounts.example.com", "discovery": True}, "discovery"),
         ({"public_key": RSA_PEM, "audience": ()}, "audience"),
