@@ -1,0 +1,271 @@
+"""Which route judges a request (P1, P2; DESIGN.md, sections 3 and 9).
+
+It decides the one route for a method, a host and a target, in time that doesn't depend on how many routes there are.
+It must never let a respelling reach a laxer route than the plain spelling does, and never repair a spelling.
+
+**Who matches.** A route with a tier or feature compares its literals leniently: without ASCII case, up to the first
+`;`, ignoring one trailing `/`. All others, and those with `spelling: exact`, compare exactly.
+
+**Who wins** among those that match and admit the method: the most specific. A route with `host` before one without;
+then literal before `{name}` before `/**`, position by position; then the route that was written in exactly this
+spelling; then one that names the method, then one that admits HEAD because it names GET, then one without `methods`.
+So an open `/v1/Models` beside a lenient `/v1/models` has its own spelling and no other (the compiler warns of it),
+while `/V1/Reports/7` finds the tier of `/v1/reports/{id}` and not an open `/**`.
+
+**The guard.** Before a lax winner is believed, the path is read as the most forgiving server would read it
+(`policies.spelling`), by *every* route that doesn't say `spelling: exact`. If a route so found is more specific than
+the winner and stricter, the strictest of these takes its place; and where only the default was left, a route that so
+matches with another method makes it a 405. The guard only ever makes an answer stricter. It is why `/V1/Models` is not
+public under an open `/**` when `/v1/models` needs a token, and why `/pro%20` is judged as `/pro`.
+
+Hence, for requests P and Q where some server reads Q as P: what P needs, Q needs at least, or Q's winner was written
+for exactly the spelling of Q and is at least as specific as P's.
+
+A path that matches only with other methods is a 405, also where `default` would let it through. A route without
+`methods` admits every method but CONNECT and TRACE; methods are compared exactly, so `get` is not one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from policies.paths import Target
+from policies.patterns import host_of
+from policies.requirement import Access, Requirement
+
+COMMON_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
+"""Never admitted: a gateway is no tunnel, and TRACE shows the caller what the gateway added (RFC 9110, 9.3.6, 9.3.8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRoute:
+    """One route, ready to judge.
+
+    `label` is unique in its table; `methods` None admits all; `index` is its place in the file, -1 for the default. The
+    lesser `specificity` wins, the greater `strictness` admits fewer: 0 public, 1 authenticated, then the tiers.
+    """
+
+    label: str
+    pattern: str
+    methods: frozenset[str] | None
+    host: str | None
+    requirement: Requirement
+    upstream: str
+    index: int
+    specificity: tuple[int, ...] = field(repr=False)
+    strictness: int = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """This route judges the request."""
+
+    route: CompiledRoute
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoute:
+    """404 `no_route`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodNotAllowed:
+    """405 `method_not_allowed`; `allow` is for the `Allow` field, sorted."""
+
+    allow: tuple[str, ...]
+
+
+NO_ROUTE: Final = NoRoute()
+
+
+def strictness_of(requirement: Requirement) -> int:
+    """How much a requirement asks, as one number: see `CompiledRoute`."""
+    if requirement.access is Access.PUBLIC:
+        return 0
+    return 1 if requirement.access is Access.AUTHENTICATED else 2 + requirement.min_rank
+
+
+def admits_any(method: str) -> bool:
+    """Whether a route without `methods` admits this one."""
+    return method in COMMON_METHODS or (method.isascii() and method.isupper() and method not in REFUSED_METHODS)
+
+
+@dataclass(frozen=True, slots=True)
+class Methods:
+    """What routes of one pattern answer, by method. HEAD stands in `named` wherever GET does."""
+
+    named: Mapping[str, Matched]
+    others: Matched | None
+
+    def pick(self, method: str) -> Matched | None:
+        """The route for `method`."""
+        found = self.named.get(method)
+        if found is None and self.others is not None and admits_any(method):
+            return self.others
+        return found
+
+    @property
+    def allow(self) -> frozenset[str]:
+        """What `Allow` can say of these."""
+        return frozenset(self.named) | (COMMON_METHODS if self.others is not None else frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """The routes of one pattern that were written in one spelling, found by exactly that one.
+
+    `has_trailing_slash` is None below a `/**`, where the slash makes no difference.
+    """
+
+    literals: tuple[tuple[int, str], ...]
+    has_trailing_slash: bool | None
+    methods: Methods
+
+    def is_of(self, target: Target) -> bool:
+        """Whether the target is spelled so. Its length and shape are known to fit."""
+        if self.has_trailing_slash is not None and self.has_trailing_slash is not target.has_trailing_slash:
+            return False
+        segments = target.segments
+        return all(segments[position] == literal for position, literal in self.literals)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """All routes of one pattern but for spelling: by exact spelling, by lenient spelling, and as the guard sees them."""
+
+    spellings: tuple[Spelling, ...]
+    lenient: Methods | None
+    guards: tuple[Methods, ...]
+
+    def pick(self, method: str, target: Target) -> Matched | None:
+        """The route for the method and the spelling of the target."""
+        for spelling in self.spellings:
+            if spelling.is_of(target) and (found := spelling.methods.pick(method)) is not None:
+                return found
+        return None if self.lenient is None else self.lenient.pick(method)
+
+    def allow(self, target: Target) -> frozenset[str]:
+        """The methods with which `pick` finds something."""
+        allowed = frozenset[str]() if self.lenient is None else self.lenient.allow
+        return allowed.union(*(spelling.methods.allow for spelling in self.spellings if spelling.is_of(target)))
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One position of the tree. `literals` is keyed by the folded segment; `here` ends a pattern, `below` is its `/**`."""
+
+    literals: Mapping[str, Node]
+    parameter: Node | None
+    here: Leaf | None
+    below: Leaf | None
+
+
+@dataclass(frozen=True, slots=True)
+class HostTree:
+    """The patterns of one host, or of any: keyed by `lenient` literals, and by the furthest reading of them."""
+
+    lenient: Node
+    furthest: Node
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """Every route of one configuration. Made by `policies.routes.compile_routes`; nothing in it changes afterwards.
+
+    `strictest` is the greatest strictness among the routes that guard.
+    """
+
+    routes: tuple[CompiledRoute, ...]
+    default: CompiledRoute | None
+    hosts: Mapping[str, HostTree]
+    any_host: HostTree
+    strictest: int
+
+    def match(self, method: str, host: str, target: Target) -> Matched | NoRoute | MethodNotAllowed:
+        """The route that judges this request; `host` is the Host field as it was sent.
+
+        For a CORS preflight pass its `Access-Control-Request-Method`: the route so found names the upstream.
+        """
+        trees = self._trees_for(host) if self.hosts else (self.any_host,)
+        for tree in trees:
+            found = _first(tree.lenient, target.folded, 0, method, target)
+            if found is not None:
+                # Routes with a tier took part leniently: without further readings only a token can still be missed.
+                reach = self.strictest if target.further else min(self.strictest, 1)
+                return found if found.route.strictness >= reach else self._guarded(found, trees, method, target)
+        allow = frozenset[str]().union(
+            *(leaf.allow(target) for tree in trees for leaf in _leaves(tree.lenient, target.folded, 0))
+        )
+        if allow:
+            return MethodNotAllowed(tuple(sorted(allow)))
+        if self.default is None:
+            return NO_ROUTE
+        return self._guarded(Matched(self.default), trees, method, target)
+
+    def _guarded(
+        self, winner: Matched, trees: tuple[HostTree, ...], method: str, target: Target
+    ) -> Matched | MethodNotAllowed:
+        best = winner
+        admits_method = False
+        allow: set[str] = set()
+        for methods in _guards(trees, target):
+            allow |= methods.allow
+            found = methods.pick(method)
+            if found is None:
+                continue
+            admits_method = True
+            if found.route.strictness > best.route.strictness and found.route.specificity < winner.route.specificity:
+                best = found
+        if winner.route is self.default and allow and not admits_method:
+            return MethodNotAllowed(tuple(sorted(allow)))
+        return best
+
+    def _trees_for(self, header: str) -> tuple[HostTree, ...]:
+        host = host_of(header)
+        named = None if host is None else self.hosts.get(host)
+        return (self.any_host,) if named is None else (named, self.any_host)
+
+
+def _first(node: Node, segments: tuple[str, ...], depth: int, method: str, target: Target) -> Matched | None:
+    """The most specific route below `node`: depth first, literal before parameter before `/**`.
+
+    A node is one prefix of a pattern, so none is visited twice.
+    """
+    found: Matched | None
+    if depth == len(segments):
+        if node.here is not None and (found := node.here.pick(method, target)) is not None:
+            return found
+    else:
+        child = node.literals.get(segments[depth])
+        if child is not None and (found := _first(child, segments, depth + 1, method, target)) is not None:
+            return found
+        child = node.parameter
+        if child is not None and (found := _first(child, segments, depth + 1, method, target)) is not None:
+            return found
+    return None if node.below is None else node.below.pick(method, target)
+
+
+def _leaves(node: Node, segments: tuple[str, ...], depth: int) -> Iterator[Leaf]:
+    """Every leaf that fits, the most specific first."""
+    if depth < len(segments):
+        child = node.literals.get(segments[depth])
+        if child is not None:
+            yield from _leaves(child, segments, depth + 1)
+        if node.parameter is not None:
+            yield from _leaves(node.parameter, segments, depth + 1)
+    elif node.here is not None:
+        yield node.here
+    if node.below is not None:
+        yield node.below
+
+
+def _guards(trees: tuple[HostTree, ...], target: Target) -> Iterator[Methods]:
+    for tree in trees:
+        for leaf in _leaves(tree.lenient, target.folded, 0):
+            yield from leaf.guards
+        for reading in target.further:
+            for leaf in _leaves(tree.furthest, reading, 0):
+                yield from leaf.guards

@@ -1,0 +1,219 @@
+"""From the routes of a configuration to the table that judges requests, or to what is wrong with them.
+
+It decides what each route asks, and that no two routes tie. It must never pick a winner by the order of the file: the
+same routes in any order make the same table. How a request finds its route is in `policies.route_table`.
+
+What one route says of itself is checked in `policies.crosschecks`, with its place in the file; the same slips are found
+here under the same codes, so that no table comes of them whoever built the configuration.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from policies.diagnostics import Severity
+from policies.patterns import host_of, parse_pattern
+from policies.requirement import AUTHENTICATED, PUBLIC, Access, Requirement
+from policies.route_table import (
+    COMMON_METHODS,
+    NO_ROUTE,
+    CompiledRoute,
+    Matched,
+    MethodNotAllowed,
+    NoRoute,
+    RouteTable,
+    admits_any,
+    strictness_of,
+)
+from policies.route_tree import PlacedRoute, conflicts_of, grow, sketch
+from policies.schema import Config, Route
+from policies.tiers import NO_TIER, Ladder, build_ladder
+
+__all__ = [
+    "COMMON_METHODS",
+    "NO_ROUTE",
+    "Compilation",
+    "CompiledRoute",
+    "Matched",
+    "MethodNotAllowed",
+    "NoRoute",
+    "RouteProblem",
+    "RouteTable",
+    "compile_routes",
+]
+
+DEFAULT_LABEL: Final = "default"
+_LEAST_SPECIFIC: Final = (2,)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteProblem:
+    """What is wrong with a route, by its place in `Config.routes`; None is `default`. `other_index` is the other party."""
+
+    route_index: int | None
+    other_index: int | None
+    code: str
+    message: str
+    severity: Severity = Severity.ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """The table, None when any problem is an error, and every problem found."""
+
+    table: RouteTable | None
+    problems: tuple[RouteProblem, ...]
+
+
+def compile_routes(config: Config) -> Compilation:
+    """Compile every route; all problems at once."""
+    ladder = build_ladder(config.tiers)
+    problems: list[RouteProblem] = []
+    placed: list[PlacedRoute] = []
+    labels = _labels(config.routes)
+    for index, route in enumerate(config.routes):
+        compiled = _compile(index, route, labels[index], config, ladder)
+        if isinstance(compiled, PlacedRoute):
+            placed.append(compiled)
+        else:
+            problems += compiled
+    default = _default(config, ladder)
+    if isinstance(default, RouteProblem):
+        problems.append(default)
+    by_host: dict[str | None, list[PlacedRoute]] = {None: []}
+    for one in placed:
+        by_host.setdefault(one.route.host, []).append(one)
+    problems += [
+        RouteProblem(conflict.route.index, conflict.other.index, conflict.code, conflict.message, conflict.severity)
+        for routes in by_host.values()
+        for conflict in conflicts_of(sketch(routes))
+    ]
+    problems.sort(key=lambda problem: len(config.routes) if problem.route_index is None else problem.route_index)
+    if isinstance(default, RouteProblem) or any(problem.severity is Severity.ERROR for problem in problems):
+        return Compilation(None, tuple(problems))
+    return Compilation(
+        RouteTable(
+            routes=tuple(one.route for one in placed),
+            default=default,
+            hosts=MappingProxyType({host: grow(routes) for host, routes in by_host.items() if host is not None}),
+            any_host=grow(by_host[None]),
+            strictest=max((one.route.strictness for one in placed if one.guards), default=0),
+        ),
+        tuple(problems),
+    )
+
+
+def _compile(
+    index: int, route: Route, label: str, config: Config, ladder: Ladder
+) -> PlacedRoute | tuple[RouteProblem, ...]:
+    def problem(code: str, message: str) -> RouteProblem:
+        return RouteProblem(index, None, code, f"the route {route.path!r} {message}")
+
+    problems: list[RouteProblem] = []
+    pattern = parse_pattern(route.path)
+    if isinstance(pattern, str):
+        problems.append(problem("bad-path", pattern))
+    host = None if route.host is None else host_of(route.host)
+    if route.host is not None and (host is None or host != route.host.lower()):
+        problems.append(problem("bad-host", f"has the host {route.host!r}, which is no name without a port"))
+    problems += [
+        problem("bad-method", f"has the method {method!r}, which no request can be routed by")
+        for method in route.methods
+        if not admits_any(method)
+    ]
+    requirement = _requirement(route, ladder)
+    if isinstance(requirement, tuple):
+        problems.append(problem(*requirement))
+    upstream = _upstream(route, config)
+    if isinstance(upstream, tuple):
+        problems.append(problem(*upstream))
+    if problems or isinstance(pattern, str) or isinstance(requirement, tuple) or isinstance(upstream, tuple):
+        return tuple(problems)
+    named = frozenset(route.methods)
+    admitted = named | {"HEAD"} if "GET" in named else named
+    return PlacedRoute(
+        CompiledRoute(
+            label=label,
+            pattern=route.path,
+            methods=admitted or None,
+            host=host,
+            requirement=requirement,
+            upstream=upstream,
+            index=index,
+            specificity=(1 if host is None else 0, *pattern.kinds),
+            strictness=strictness_of(requirement),
+        ),
+        pattern,
+        is_lenient=route.spelling == "lenient" or (route.spelling is None and requirement.access is Access.TIER),
+        guards=route.spelling != "exact",
+        named_methods=named,
+    )
+
+
+def _requirement(route: Route, ladder: Ladder) -> Requirement | tuple[str, str]:
+    """What the route asks, as the lowest tier that has all of it; else a code and a message."""
+    asks_tier = route.tier is not None or bool(route.features)
+    if route.access is not None:
+        if asks_tier:
+            return "access-and-tier", "has 'access' and asks for a tier or feature; leave one of the two out"
+        return PUBLIC if route.access == "public" else AUTHENTICATED
+    if not asks_tier:
+        return "who-may", "doesn't say who may use it; add 'tier', 'features' or 'access'"
+    lowest = 0 if route.tier is None else ladder.rank(route.tier)
+    if lowest == NO_TIER:
+        return "unknown-tier", f"asks for the tier {route.tier!r}, which isn't defined"
+    wanted = frozenset(route.features)
+    for rank in range(lowest, len(ladder.names)):
+        if wanted <= frozenset(ladder.features[rank]):
+            return Requirement(Access.TIER, rank, ladder.names[rank], route.features)
+    return "unknown-feature", f"asks for features that no tier has together: {', '.join(sorted(wanted))}"
+
+
+def _upstream(route: Route, config: Config) -> str | tuple[str, str]:
+    if route.upstream is None:
+        if len(config.upstreams) > 1:
+            return "which-upstream", f"must name its 'upstream', one of {', '.join(config.upstreams)}"
+        return next(iter(config.upstreams))
+    if route.upstream not in config.upstreams:
+        return "unknown-upstream", f"names the upstream {route.upstream!r}, which isn't defined"
+    return route.upstream
+
+
+def _default(config: Config, ladder: Ladder) -> CompiledRoute | RouteProblem | None:
+    """The route for what no route matches, None to deny. It goes to the first upstream."""
+    if config.default == "deny":
+        return None
+    if config.default == "public":
+        requirement = PUBLIC
+    elif config.default == "authenticated":
+        requirement = AUTHENTICATED
+    elif (rank := ladder.rank(config.default)) != NO_TIER:
+        requirement = Requirement(Access.TIER, rank, config.default)
+    else:
+        message = f"'default' is deny, public, authenticated or the name of a tier, not {config.default!r}"
+        return RouteProblem(None, None, "unknown-tier", message)
+    return CompiledRoute(
+        label=DEFAULT_LABEL,
+        pattern="/**",
+        methods=None,
+        host=None,
+        requirement=requirement,
+        upstream=next(iter(config.upstreams)),
+        index=-1,
+        specificity=_LEAST_SPECIFIC,
+        strictness=strictness_of(requirement),
+    )
+
+
+def _labels(routes: tuple[Route, ...]) -> tuple[str, ...]:
+    """The path; with the methods and host before it where several routes share the path."""
+    sharing = Counter(route.path for route in routes)
+    return tuple(
+        route.path
+        if sharing[route.path] == 1
+        else (f"{','.join(sorted(route.methods))} " if route.methods else "") + (route.host or "").lower() + route.path
+        for route in routes
+    )
