@@ -99,13 +99,18 @@ def listed(words: Iterable[str], joint: str = "or") -> str:
     return f" {joint} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+def nearest_word(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that `word` is probably a slip of."""
+    by_lower_case = {candidate.lower(): candidate for candidate in candidates}
+    # Cut, because a word of any length would cost difflib the square of it.
+    near = difflib.get_close_matches(word[:LONGEST_QUOTE].lower(), by_lower_case, n=1, cutoff=0.6)
+    return by_lower_case[near[0]] if near else None
+
+
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """``; did you mean 'tier'?``, or nothing when no candidate is near."""
-    candidates = list(candidates)
-    by_lower_case = {candidate.lower(): candidate for candidate in candidates}
-    # A word of any length would cost difflib the square of it.
-    near = difflib.get_close_matches(word[:LONGEST_QUOTE].lower(), by_lower_case, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower_case[near[0]]!r}?" if near else ""
+    near = nearest_word(word, candidates)
+    return f"; did you mean {near!r}?" if near is not None else ""
 
 
 def _data(text: str) -> str:

@@ -71,12 +71,19 @@ class Draft:
         """Nothing of this name, and nothing that holds it, was left out: what isn't there was never written."""
         return not any(names[: len(lost)] == lost for lost in self.lost)
 
-    def is_given(self, *location: str | int) -> bool:
-        """Whether the file says anything here, right or wrong."""
-        if find(self.positions.tree, location) is not None:
-            return True
+    def is_lost(self, *location: str | int) -> bool:
+        """Whether the file says something here that was too broken to keep."""
         parent = find(self.positions.tree, location[:-1])
         return isinstance(parent, Mapping) and location[-1] in parent.lost_keys
+
+    def is_given(self, *location: str | int) -> bool:
+        """Whether the file says anything here, right or wrong."""
+        return find(self.positions.tree, location) is not None or self.is_lost(*location)
+
+    def lost_keys(self, *location: str | int) -> frozenset[str]:
+        """The keys of the mapping at `location` that are unknown or too broken to keep."""
+        node = find(self.positions.tree, location)
+        return frozenset(node.lost_keys) if isinstance(node, Mapping) else frozenset()
 
     def has_losses(self, *location: str | int) -> bool:
         """Whether something directly inside the list or mapping at `location` was left out."""

@@ -13,7 +13,8 @@ from policies.units import format_duration
 
 MASK: Final = "********"
 
-_PASSWORD: Final = re.compile(r"^([a-z]+://[^/?#@:]*:)[^/?#]*(?=@)")
+_PASSWORD: Final = re.compile(r"^([a-z]+://(?:[^:@/]*:)?).*(?=@)", re.DOTALL)
+"""Up to the last '@', wherever it is: a password may hold what should have been escaped. A user alone may be a token."""
 _URLS: Final = frozenset({"database", "redis"})
 
 

@@ -42,7 +42,11 @@ def shape(tree: Mapping, findings: Findings) -> Draft | None:
             config = Config.model_validate(absent | _plain(tree))
         except ValidationError as problems:
             broken: set[Location] = set()
-            for problem in problems.errors(include_url=False, include_input=False):
+            found = problems.errors(include_url=False, include_input=False)
+            faulty = {problem["loc"][:end] for problem in found for end in range(len(problem["loc"]))}
+            for problem in found:
+                if problem["type"] == "too_short" and problem["loc"] in faulty:
+                    continue  # it isn't empty: its entries don't fit, and each says so itself
                 broken.add(_report(tree, problem, findings))
             for name in (name for name in _STAND_INS if (name,) in broken and find(tree, (name,)) is None):
                 absent[name] = _STAND_INS[name]
@@ -64,7 +68,7 @@ def _valueless(node: Node, location: Location, findings: Findings) -> Iterator[L
             findings.error(
                 "no-value",
                 node.mark,
-                f"{name} has no value; write one ('' for an empty text, [] for an empty list) or leave the key out",
+                f"{name} has no value; write one ('' or [] for an empty one), or leave it out",
             )
             yield location
     else:
@@ -137,6 +141,8 @@ def _misfit(kind: str, node: Node | None, location: Location, problem: ErrorDeta
     if kind == "literal_error":
         allowed = [str(value) for value in _allowed(location)] or [str(context.get("expected"))]
         near = "" if node.is_substituted else nearest(node.value or "", allowed)
+        if location[-1] == "access" and not near:
+            near = "; a tier is asked for with 'tier'"
         return "bad-value", f"{subject} must be {listed(allowed)}{near}"
     if kind == "string_too_short":
         return "bad-value", f"{_name(location)} is empty"

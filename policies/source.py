@@ -174,7 +174,8 @@ class _Reader:
                 "anchor", mark, f"the anchor {quoted(f'&{event.anchor}')} is not understood here; write the value out"
             )
         if event.tag is not None:
-            self._findings.error("tag", mark, f"the tag {quoted(event.tag)} is not understood here; leave it out")
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self._findings.error("tag", mark, f"the tag {quoted(tag)} is not understood here; leave it out")
         if isinstance(event, ScalarEvent):
             return self._scalar(event, mark)
         if isinstance(event, SequenceStartEvent):

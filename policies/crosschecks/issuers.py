@@ -82,7 +82,8 @@ def _keys(draft: Draft, index: int, issuer: Issuer, findings: Findings) -> None:
     given = [
         kind
         for kind in KEY_KINDS
-        if draft.is_given(*at, kind) and not (kind == "discovery" and not _may_discover(draft, issuer))
+        if draft.is_given(*at, kind)
+        and not (kind == "discovery" and not (issuer.discovery or draft.is_lost(*at, "discovery")))
     ]
     if not given:
         findings.error(
@@ -95,10 +96,6 @@ def _keys(draft: Draft, index: int, issuer: Issuer, findings: Findings) -> None:
         findings.error(
             "several-keys", draft.positions.key(*at, given[1]), f"{names} are given; an issuer has one source of keys"
         )
-
-
-def _may_discover(draft: Draft, issuer: Issuer) -> bool:
-    return issuer.discovery or not draft.is_whole("auth", "issuers", "discovery")
 
 
 def _urls(draft: Draft, index: int, issuer: Issuer, findings: Findings) -> None:
@@ -193,17 +190,13 @@ def _customers(draft: Draft, findings: Findings) -> None:
     ends: dict[int, Ends] = {}
     several = len(issuers) > 1
     for index, issuer in enumerate(issuers):
-        location = ("auth", "issuers", index, "customer")
+        at: tuple[str | int, ...] = ("auth", "issuers", index)
+        location = (*at, "customer")
         mark, shown = draft.positions.value(*location), draft.shown(*location)
         found = ends_of(issuer.customer, issuer.issuer)
         if isinstance(found, str):
             findings.error("bad-customer", mark, f"'customer', which reads {shown}, {found}")
-        elif (
-            several
-            and not issuer.shared_customers
-            and draft.is_whole("auth", "issuers", "customer")
-            and draft.is_whole("auth", "issuers", "shared_customers")
-        ):
+        elif several and not issuer.shared_customers and not draft.lost_keys(*at) & {"customer", "shared_customers"}:
             if not is_template(issuer.customer):
                 findings.error(
                     "ambiguous-customer",

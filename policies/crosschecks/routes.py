@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from policies.addresses import is_host
 from policies.crosschecks.upstreams import TOKEN, upstream_names
-from policies.diagnostics import nearest, quoted
+from policies.diagnostics import nearest, nearest_word, quoted
 from policies.patterns import parse_pattern
+from policies.schema import Route
 
 if TYPE_CHECKING:
     from policies.diagnostics import Findings
     from policies.draft import Draft
-    from policies.schema import Route
 
 _UNROUTABLE: Final = {
     "CONNECT": "it asks for a tunnel, which a reverse proxy never is",
@@ -65,7 +65,7 @@ def _host(draft: Draft, index: int, route: Route, findings: Findings) -> None:
 
 def _methods(draft: Draft, index: int, route: Route, findings: Findings) -> None:
     at = ("routes", index, "methods")
-    if draft.is_given(*at) and not route.methods and draft.is_whole("routes", "methods"):
+    if draft.is_given(*at) and not (route.methods or draft.is_lost(*at) or draft.has_losses(*at)):
         findings.error("empty", draft.positions.value(*at), "'methods' is empty; leave it out for all methods")
     seen: set[str] = set()
     for position, method in enumerate(route.methods):
@@ -87,10 +87,10 @@ def _methods(draft: Draft, index: int, route: Route, findings: Findings) -> None
 
 def _who_may(draft: Draft, index: int, route: Route, findings: Findings) -> None:
     at = ("routes", index)
-    asks_features = bool(route.features) or (
-        draft.is_given(*at, "features") and not draft.is_whole("routes", "features")
-    )
+    asks_features = bool(route.features) or draft.is_lost(*at, "features") or draft.has_losses(*at, "features")
     asks = (["tier"] if draft.is_given(*at, "tier") else []) + (["features"] if asks_features else [])
+    # 'tire: pro' is reported as unknown already, and is the answer that would be missed here.
+    misspelt = {near for key in draft.lost_keys(*at) if (near := nearest_word(key, Route.model_fields)) is not None}
     if draft.is_given(*at, "access"):
         if asks:
             findings.error(
@@ -98,7 +98,7 @@ def _who_may(draft: Draft, index: int, route: Route, findings: Findings) -> None
                 draft.positions.key(*at, asks[0]),
                 f"a route with 'access' asks for no {asks[0]}; leave one of the two out (a tier implies a valid token)",
             )
-    elif not asks:
+    elif not asks and not misspelt & {"access", "tier", "features"}:
         findings.error(
             "who-may",
             draft.positions.value(*at),

@@ -216,7 +216,9 @@ def _near_scheme(scheme: str, known: tuple[str, ...]) -> str:
 
 def _is_readable(url: str) -> bool:
     try:
-        return urlsplit(url).port != 0
+        parts = urlsplit(url)
+        # An '@' behind the host means that a password with a '/', '?' or '#' was cut in two.
+        return parts.port != 0 and "@" not in parts.path + parts.fragment
     except ValueError:
         return False
 

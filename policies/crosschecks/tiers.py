@@ -26,7 +26,7 @@ def check(draft: Draft, findings: Findings) -> None:
     _ids(draft, findings)
     _features(draft, findings)
     for index, tier in enumerate(draft.config.tiers):
-        lost = any(draft.is_given("tiers", index, kind) and not draft.is_whole("tiers", kind) for kind in _SOLD_BY)
+        lost = any(draft.is_lost("tiers", index, kind) or draft.has_losses("tiers", index, kind) for kind in _SOLD_BY)
         if index > 0 and not tier.sold and not lost:
             findings.warning(
                 "unsold-tier",

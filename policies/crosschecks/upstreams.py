@@ -21,7 +21,7 @@ _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]
 
 FRAMING: Final = frozenset({
     "host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer",
-    "upgrade", "expect", "http2-settings",
+    "upgrade", "expect", "http2-settings", "proxy-authenticate", "proxy-authorization",
 })  # fmt: skip
 """They belong to one connection (RFC 9110, section 7.6.1) or delimit the message: set by hand they smuggle requests."""
 
