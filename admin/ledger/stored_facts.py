@@ -49,13 +49,12 @@ async def facts_of(
         .where(checkout_sessions.c.status == "open")
         .scalar_subquery()
     )
-    theirs = select(stripe_customers.c.id).where(
-        of_pair(stripe_customers, pair), stripe_customers.c.customer == customers.c.customer
-    )
     event_pending = (
         select(inbox.c.seq)
         .where(of_pair(inbox, pair), inbox.c.status == "pending", inbox.c.doubted_at.is_not(None))
-        .where(inbox.c.stripe_customer.in_(theirs))
+        .where(of_pair(stripe_customers, pair), stripe_customers.c.id == inbox.c.stripe_customer)
+        .where(stripe_customers.c.customer == customers.c.customer)
+        .correlate(customers)
         .exists()
     )
     query = select(
