@@ -10,14 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from types import MappingProxyType
-from typing import Final
 
 from policies.diagnostics import Severity
 from policies.patterns import Pattern
 from policies.route_table import CompiledRoute, HostTree, Leaf, Matched, Methods, Node, Spelling
 from policies.spelling import Ambiguous, furthest_reading, lenient
-
-_NO_LEAF: Final = Leaf((), None, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,26 +183,31 @@ def _node(at: Sketch, leaf_of: Callable[[list[PlacedRoute]], Leaf]) -> Node:
 
 def _leaf(routes: list[PlacedRoute]) -> Leaf:
     """Exact spellings come first. Where every route is lenient in one spelling, all of it is in `lenient`."""
-    by_spelling: dict[tuple[tuple[tuple[int, str], ...], bool | None], list[PlacedRoute]] = {}
-    for placed in routes:
-        by_spelling.setdefault((placed.literals, placed.trailing_slash), []).append(placed)
+    by_spelling = _by_spelling(routes)
     forgiving = [placed for placed in routes if placed.is_lenient]
     is_one_lenient_pattern = len(by_spelling) == 1 and len(forgiving) == len(routes)
     return Leaf(
         spellings=()
         if is_one_lenient_pattern
-        else tuple(Spelling(literals, slash, _methods(spelled)) for (literals, slash), spelled in by_spelling.items()),
+        else tuple(Spelling(literals, slash, _methods(spelled)) for (literals, slash), spelled in by_spelling),
         lenient=_methods(forgiving) if forgiving else None,
         guards=_guards_only(routes).guards,
     )
 
 
 def _guards_only(routes: list[PlacedRoute]) -> Leaf:
+    by_spelling = _by_spelling([placed for placed in routes if placed.guards])
+    return Leaf((), None, tuple(_methods(spelled) for _, spelled in by_spelling))
+
+
+def _by_spelling(
+    routes: list[PlacedRoute],
+) -> list[tuple[tuple[tuple[tuple[int, str], ...], bool | None], list[PlacedRoute]]]:
+    """Sorted, so that the order of the file decides nothing. All of one leaf have a trailing slash of one type."""
     by_spelling: dict[tuple[tuple[tuple[int, str], ...], bool | None], list[PlacedRoute]] = {}
     for placed in routes:
-        if placed.guards:
-            by_spelling.setdefault((placed.literals, placed.trailing_slash), []).append(placed)
-    return Leaf((), None, tuple(map(_methods, by_spelling.values()))) if by_spelling else _NO_LEAF
+        by_spelling.setdefault((placed.literals, placed.trailing_slash), []).append(placed)
+    return sorted(by_spelling.items(), key=lambda each: each[0])
 
 
 def _methods(routes: list[PlacedRoute]) -> Methods:

@@ -148,7 +148,7 @@ ADMITTED: dict[bytes, tuple[tuple[str, ...], bool]] = {
     b"/a%2541": (("a%41",), False),
     b"/Wait%E2%80%A6": (("Wait…",), False),
     b"/%C2%BD-cup": (("½-cup",), False),
-    b"/a%EF%BC%8Eb": (("a．b",), False),
+    b"/a%EF%BC%8Eb": (("a\uff0eb",), False),
     b"/%F0%9F%91%A9%E2%80%8D%F0%9F%92%BB": (("👩\u200d💻",), False),
     b"/!$&'()*+,=:@-._~": (("!$&'()*+,=:@-._~",), False),
     b'/{a}|^`"<>[]': (('{a}|^`"<>[]',), False),
