@@ -1,0 +1,271 @@
+"""One request and its answer on the listener's side: the ASGI `receive` and `send`, and the framing of what goes out.
+
+It decides how an answer is framed (Content-Length, chunked, or by the end of the connection for HTTP/1.0) and that an
+answer which doesn't end as it was framed ends the connection as broken. It must never write two answers, nor bytes
+that the app's headers could have smuggled in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from typing import TYPE_CHECKING, Final, Protocol
+
+from gateway.upstream.outcome import TornAnswerError
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Awaitable, Callable
+
+    from uvicorn.protocols.http.flow_control import FlowControl
+
+    from gateway.upstream.outcome import Message, Receive, Scope, Send
+
+    App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+_STATUS_LINES: Final = {status: _status_line(status) for status in range(200, 600)}
+_BODILESS_STATUSES: Final = frozenset({204, 304})
+_OURS: Final = frozenset({b"transfer-encoding", b"keep-alive", b"upgrade", b"trailer"})
+_BODY_BUFFER_BYTES: Final = 64 * 1024
+"""Above it nothing more is read from the caller until the app has taken what is there."""
+
+_CRASHED: Final = (
+    b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+)
+
+
+class Connection(Protocol):
+    """What a cycle needs of the connection it belongs to."""
+
+    transport: asyncio.Transport
+    flow: FlowControl
+    logger: logging.Logger
+
+    def awaiting_body(self) -> None:
+        """The app waits for more of the body."""
+
+    def body_taken(self) -> None:
+        """The app has taken what had come of the body."""
+
+    def answered(self, cycle: GatewayCycle) -> None:
+        """The answer is complete."""
+
+    def tear(self, cycle: GatewayCycle) -> None:
+        """The answer will never be complete."""
+
+
+class GatewayCycle:
+    """Receives the body of one request and sends its answer."""
+
+    __slots__ = (
+        "_bodiless",
+        "_body",
+        "_body_bytes",
+        "_chunked",
+        "_connection",
+        "_expects_continue",
+        "_length_left",
+        "_news",
+        "_on_departure",
+        "disconnected",
+        "keep_alive",
+        "more_body",
+        "response_complete",
+        "response_started",
+        "scope",
+    )
+
+    def __init__(self, connection: Connection, *, keep_alive: bool, expects_continue: bool) -> None:
+        self._connection = connection
+        self.scope: Scope = {}
+        self._expects_continue = expects_continue
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._news = asyncio.Event()
+        self._on_departure: Callable[[], None] | None = None
+        self._bodiless = False
+        self._chunked = False
+        self._length_left: int | None = None
+        self.keep_alive = keep_alive
+        self.more_body = True
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
+
+    # What the connection tells.
+
+    def feed(self, body: bytes) -> None:
+        """More of the body has come."""
+        self._body.append(body)
+        self._body_bytes += len(body)
+        if self._body_bytes > _BODY_BUFFER_BYTES:
+            self._connection.flow.pause_reading()
+        self._news.set()
+
+    def body_complete(self) -> None:
+        """The body has come whole."""
+        self.more_body = False
+        self._news.set()
+
+    def leave(self) -> None:
+        """The caller has gone, or sent what can't be understood: nothing more comes, nothing more goes."""
+        if self.disconnected or self.response_complete:
+            return
+        self.disconnected = True
+        self._news.set()
+        if self._on_departure is not None:
+            self._on_departure()
+
+    def on_departure(self, callback: Callable[[], None] | None) -> None:
+        """What to call at once when the caller leaves; see `gateway.upstream.outcome.DEPARTURE_KEY`."""
+        self._on_departure = callback
+        if callback is not None and self.disconnected:
+            callback()
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Whether the end of the connection is what ends this answer, so that a clean end would make it look whole."""
+        return self.response_started and not (self._bodiless or self._chunked or self._length_left is not None)
+
+    # What the app calls.
+
+    async def run(self, app: App) -> None:
+        """Run the app to its end, and never leave an answer looking whole that is not."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except TornAnswerError:
+            self._end_unanswered()
+        except Exception as error:
+            self._connection.logger.exception("The application failed", exc_info=error)
+            self._end_unanswered()
+        except BaseException:
+            self._end_unanswered()
+            raise
+        else:
+            if not (self.disconnected or self.response_complete):
+                self._connection.logger.error("The application ended without completing its answer")
+                self._end_unanswered()
+
+    async def receive(self) -> Message:
+        """The next part of the body, or that there is nobody any more to answer."""
+        connection = self._connection
+        if self._expects_continue and not self.response_started and not self.disconnected:
+            # Only now: an app that refuses from the headers alone never asks for the body (RFC 9110, section 10.1.1).
+            self._expects_continue = False
+            if not self._body and self.more_body:
+                connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not (self.disconnected or self.response_complete):
+            if not self._news.is_set():
+                if self.more_body:
+                    connection.awaiting_body()
+                await self._news.wait()
+            self._news.clear()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        self._body_bytes = 0
+        connection.body_taken()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def send(self, message: Message) -> None:
+        """Hand on the head of the answer, or a part of its body; returns when the caller has taken most of what went before."""
+        flow = self._connection.flow
+        if flow.write_paused and not self.disconnected:
+            await flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started:
+            if message["type"] != "http.response.start":
+                raise RuntimeError(f"The answer must begin with http.response.start, not {message['type']}")
+            self._send_head(message["status"], message.get("headers", ()))
+        elif self.response_complete or message["type"] != "http.response.body":
+            raise RuntimeError(f"{message['type']} is not what can follow now")
+        else:
+            self._send_body(message.get("body", b""), more=message.get("more_body", False))
+
+    def _send_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._bodiless = self.scope["method"] == "HEAD" or status in _BODILESS_STATUSES
+        if self._expects_continue:
+            # The caller may now send the body or not, and nobody can tell which: never read on from here.
+            self.keep_alive = False
+        lines = [_STATUS_LINES[status]]
+        says_close = False
+        for name, value in headers:
+            lowered = name.lower()
+            if lowered == b"content-length":
+                if status == 204:  # RFC 9110, section 8.6: MUST NOT
+                    continue
+                if not self._bodiless:
+                    self._length_left = int(value)
+            elif lowered == b"connection":
+                says_close = b"close" in [token.strip() for token in value.lower().split(b",")]
+                continue
+            elif lowered in _OURS:
+                continue
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not self._bodiless and self._length_left is None:
+            if self.scope["http_version"] == "1.1":
+                self._chunked = True
+                lines.append(b"Transfer-Encoding: chunked\r\n")
+            else:  # RFC 9112, section 6.1: MUST NOT send chunked to HTTP/1.0
+                says_close = True
+        if says_close:
+            self.keep_alive = False
+        if not self.keep_alive:
+            lines.append(b"Connection: close\r\n")
+        lines.append(b"\r\n")
+        head = b"".join(lines)
+        # One look at the whole: a line break inside a name or value would split the answer.
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+            raise RuntimeError("A header of the answer holds a line break or NUL")
+        self.response_started = True
+        self._connection.transport.write(head)
+
+    def _send_body(self, body: bytes, *, more: bool) -> None:
+        transport = self._connection.transport
+        if self._bodiless:
+            pass
+        elif self._chunked:
+            if body and more:
+                transport.writelines([b"%x\r\n" % len(body), body, b"\r\n"])
+            elif body:
+                transport.writelines([b"%x\r\n" % len(body), body, b"\r\n0\r\n\r\n"])
+            elif not more:
+                transport.write(b"0\r\n\r\n")
+        else:
+            if self._length_left is not None:
+                if len(body) > self._length_left:
+                    raise RuntimeError("The answer is longer than its Content-Length")
+                self._length_left -= len(body)
+                if not more and self._length_left:
+                    raise RuntimeError("The answer is shorter than its Content-Length")
+            if body:
+                transport.write(body)
+        if not more:
+            self.response_complete = True
+            self._on_departure = None
+            self._news.set()
+            self._connection.answered(self)
+
+    def _end_unanswered(self) -> None:
+        """The last resort, when the app itself failed or meant to; every expected outcome has an answer of its own there."""
+        if self.response_complete or self.disconnected:
+            return
+        if self.response_started:
+            self._connection.tear(self)
+            return
+        self.keep_alive = False
+        self.response_started = self.response_complete = True
+        self._on_departure = None
+        self._connection.transport.write(_CRASHED)
+        self._connection.answered(self)

@@ -1,0 +1,194 @@
+"""What an upstream's bytes mean: one answer, read from one request's connection. No sockets, no clock.
+
+Theory of operation: bytes go in by `feed`, the end of the connection by `finish`. `head` appears once the final head is
+whole (1xx are read over, RFC 9110, section 15.2, which uvicorn can't send on); `take_body` gives what has come of the
+body since; `complete` says that the body is whole; `problem` says why it never will be. `problem` and `complete`
+exclude each other, and after either nothing more is read.
+
+It must never take bytes behind a complete answer for anything (RFC 9112, section 6.3): they make the connection
+unusable, `reusable` says so. Two framings, a doubtful length, or a head that could be read in two ways is a problem.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import httptools
+
+_SLICE_BYTES: Final = 64 * 1024
+_HEAD_BYTES: Final = 256 * 1024
+"""Of all heads before the body, informational ones included, and of trailers. nginx: 8 KiB x 4; aiohttp's 8 KiB break real sites."""
+_HEADER_COUNT: Final = 1000
+_BODILESS_STATUSES: Final = frozenset({204, 304})
+_START: Final = b"HTTP/1."
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """The final status and the headers as they came."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+
+
+class _StopParsingError(Exception):
+    """Stops the parser from within a callback; why stands in `problem` or `complete`."""
+
+
+class AnswerReader:
+    """Reads the answer to one request, of which it knows only whether it was a HEAD."""
+
+    __slots__ = (
+        "_body",
+        "_fed_any",
+        "_headers",
+        "_keep_alive",
+        "_parser",
+        "_progressed",
+        "_silent_bytes",
+        "_to_head",
+        "_until_close",
+        "body_bytes",
+        "complete",
+        "head",
+        "problem",
+        "reusable",
+    )
+
+    def __init__(self, *, to_head: bool) -> None:
+        self._to_head = to_head
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._until_close = False
+        self._keep_alive = False
+        self._progressed = False
+        self._silent_bytes = 0
+        self._fed_any = b""
+        self.body_bytes = 0
+        self.head: AnswerHead | None = None
+        self.complete = False
+        self.reusable = False
+        self.problem: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be expected, for better or worse."""
+        return self.complete or self.problem is not None
+
+    def feed(self, data: bytes) -> None:
+        """The upstream sent these bytes."""
+        if self.complete:
+            self.reusable = False
+            return
+        if len(self._fed_any) < len(_START):
+            self._fed_any += data[: len(_START)]
+            if not self._fed_any.startswith(_START[: len(self._fed_any)]):  # llhttp also takes RTSP/ and ICE/
+                self.problem = "the answer doesn't begin with HTTP/1"
+                return
+        for start in range(0, len(data), _SLICE_BYTES):
+            if self.over:
+                self.reusable = False
+                return
+            self._feed_slice(data if len(data) <= _SLICE_BYTES else data[start : start + _SLICE_BYTES])
+
+    def finish(self) -> None:
+        """The upstream closed its side."""
+        self.reusable = False
+        if self.over:
+            return
+        if self._until_close:
+            self.complete = True
+        elif self.head is not None:
+            self.problem = "the connection ended within the body"
+        elif self._fed_any:
+            self.problem = "the connection ended within the head"
+        else:
+            self.problem = "the connection ended without an answer"
+
+    def take_body(self) -> bytes:
+        """What has come of the body since the last time."""
+        parts = self._body
+        if not parts:
+            return b""
+        self._body = []
+        self.body_bytes = 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _feed_slice(self, data: bytes) -> None:
+        self._progressed = False
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self.complete:  # bytes behind a complete answer; or the parser was stopped at its end
+                self.reusable = False
+            elif self.problem is None:
+                self.problem = str(error) or "the answer is not valid HTTP"
+            return
+        self._silent_bytes = 0 if self._progressed else self._silent_bytes + len(data)
+        if self._silent_bytes > _HEAD_BYTES and not self.over:
+            self.problem = "the head of the answer is too long"
+
+    # The parser's callbacks.
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head; behind a complete answer there is none to come."""
+        if self.complete:
+            self.reusable = False
+            raise _StopParsingError
+        self._headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field of a head; those behind it are trailers, which are dropped."""
+        if self.head is None:
+            self._headers.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """A head is whole: an informational one, or the final one."""
+        status: int = self._parser.get_status_code()
+        if 100 <= status < 200:
+            if status == 101:
+                self._fail("the upstream switched protocols unasked")
+            return
+        if not 200 <= status < 600:
+            self._fail(f"the status {status} can't be sent on")
+        version: str = self._parser.get_http_version()
+        length = False
+        encoding: bytes | None = None
+        for name, value in self._headers:
+            if len(name) == 14 and name.lower() == b"content-length":
+                length = True
+            elif len(name) == 17 and name.lower() == b"transfer-encoding":
+                if encoding is not None or length:
+                    self._fail("the answer is framed twice")
+                encoding = value.lower()
+        if encoding is not None and (length or encoding != b"chunked" or version != "1.1"):
+            self._fail("the Transfer-Encoding can't be read")
+        if len(self._headers) > _HEADER_COUNT:
+            self._fail("there are too many headers")
+        self._progressed = True
+        self._keep_alive = self._parser.should_keep_alive()
+        self.head = AnswerHead(status, self._headers)
+        if self._to_head:
+            # The parser can't be told that no body follows. Where this head ended in the bytes it doesn't say either,
+            # so what follows can't be ruled out and the connection is not reused.
+            self.complete = True
+            raise _StopParsingError
+        self._until_close = not length and encoding is None and status not in _BODILESS_STATUSES
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._progressed = True
+        self._body.append(body)
+        self.body_bytes += len(body)
+
+    def on_message_complete(self) -> None:
+        """The end of an informational answer, or of the final one."""
+        if self.head is not None:
+            self.complete = True
+            self.reusable = self._keep_alive
+
+    def _fail(self, problem: str) -> None:
+        self.problem = problem
+        raise _StopParsingError

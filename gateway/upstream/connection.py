@@ -1,0 +1,157 @@
+"""One connection to an upstream, carrying one exchange: bytes out under the peer's pace, bytes in under the reader's.
+
+It owns the socket and says when something has happened; what the bytes mean is `gateway.upstream.answer`'s business. It
+must never hold more than a buffer's worth in either direction, and never outlive its exchange: `abort` is safe at any
+time and any number of times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from gateway.deadline import Deadline
+from gateway.upstream.answer import AnswerReader
+
+if TYPE_CHECKING:
+    import ssl
+
+_BODY_BUFFER_BYTES: Final = 64 * 1024
+"""Above it nothing more is read from the upstream until the caller has taken what is there."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """The transport's callbacks on one side, one coroutine that waits for news on the other, one that writes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._reading_paused = False
+        self._news: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._writing_paused = False
+        self._bound = Deadline(loop, self._out_of_time)
+        self.reader: AnswerReader | None = None
+        self.lost = False
+        self.timed_out = False
+
+    def begin(self, head: bytes, *, to_head: bool) -> AnswerReader:
+        """Send the head of a request; the reader returned reads its answer."""
+        self.reader = AnswerReader(to_head=to_head)
+        self.write(head)
+        return self.reader
+
+    def write(self, *parts: bytes) -> None:
+        """Send these bytes, unless nobody is there any more to get them."""
+        if self._transport is not None and not self.lost:
+            self._transport.writelines(parts)
+
+    async def room(self, seconds: float) -> None:
+        """Return when the upstream has taken most of what was written; aborts when it doesn't within `seconds`."""
+        if not self._writing_paused or self.lost:
+            return
+        self._room = self._loop.create_future()
+        bound = self._loop.call_later(seconds, self._out_of_time)
+        try:
+            await self._room
+        finally:
+            bound.cancel()
+            self._room = None
+
+    async def news(self, seconds: float | None) -> None:
+        """Return when bytes have come, the connection has ended, or `seconds` have passed; `timed_out` says the last."""
+        if self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        self._news = self._loop.create_future()
+        if seconds is not None:
+            self._bound.set(seconds)
+        try:
+            await self._news
+        finally:
+            self._bound.clear()
+            self._news = None
+
+    def wake(self) -> None:
+        """Let `news` return: something has happened elsewhere."""
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def abort(self) -> None:
+        """End the connection at once; what was not sent is not, so that half a request never looks whole."""
+        self._end("the gateway ended the connection")
+
+    def _end(self, problem: str) -> None:
+        self.lost = True
+        if self.reader is not None and not self.reader.over:
+            self.reader.problem = problem  # or an answer that lasts until the close would look whole
+        self._bound.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        self._wake_writer()
+        self.wake()
+
+    # The transport's callbacks.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Connected, and through the TLS handshake if there is one."""
+        self._transport = transport
+        if self.lost:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """The upstream sent something; before it was asked, that is nothing anyone may get."""
+        reader = self.reader
+        if reader is None:
+            self.abort()
+            return
+        reader.feed(data)
+        if reader.body_bytes > _BODY_BUFFER_BYTES and not self._reading_paused and self._transport is not None:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        self.wake()
+
+    def eof_received(self) -> None:
+        """The upstream closed its side."""
+        if self.reader is not None:
+            self.reader.finish()
+        self.wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is no more."""
+        self.lost = True
+        if self.reader is not None:
+            if exc is not None and not self.reader.over:
+                # A reset is never the end that a close-delimited answer waits for.
+                self.reader.problem = f"the connection broke ({type(exc).__name__})"
+            self.reader.finish()
+        self._bound.cancel()
+        self._wake_writer()
+        self.wake()
+
+    def pause_writing(self) -> None:
+        """The upstream takes bytes more slowly than they come."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """The upstream has caught up."""
+        self._writing_paused = False
+        self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _out_of_time(self) -> None:
+        self.timed_out = True
+        self._end("the upstream was silent for too long")
+
+
+async def connect(
+    loop: asyncio.AbstractEventLoop, host: str, port: int, tls: ssl.SSLContext | None
+) -> UpstreamConnection:
+    """Open a connection, TLS handshake included. Raises OSError (which ssl.SSLError is)."""
+    _, connection = await loop.create_connection(
+        lambda: UpstreamConnection(loop), host, port, ssl=tls, server_hostname=host if tls is not None else None
+    )
+    return connection

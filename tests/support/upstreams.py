@@ -1,0 +1,135 @@
+"""Upstreams that follow a script over raw sockets, and keep every byte they were sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+
+class Visit:
+    """One connection to the upstream: what came, and how it ended."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.received = b""
+        self.closed = asyncio.Event()
+
+    async def read(self, count: int = 65536) -> bytes:
+        """The next bytes; empty at the end. A reset counts as the end."""
+        try:
+            data = await self.reader.read(count)
+        except ConnectionResetError:
+            data = b""
+        self.received += data
+        if not data:
+            self.closed.set()
+        return data
+
+    async def head(self) -> bytes:
+        """The request's head, with the blank line."""
+        while b"\r\n\r\n" not in self.received:
+            if not await self.read():
+                break
+        return self.received.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+
+    async def request(self) -> bytes:
+        """The whole request; its body begins after the first blank line."""
+        head = (await self.head()).lower()
+        while not self._complete(head):
+            if not await self.read():
+                break
+        return self.received
+
+    async def until_closed(self) -> None:
+        while await self.read():
+            pass
+
+    async def say(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def _complete(self, head: bytes) -> bool:
+        body = self.received[len(head) :]
+        if b"\r\ntransfer-encoding: chunked\r\n" in head:
+            return body.endswith(b"0\r\n\r\n")
+        for line in head.split(b"\r\n"):
+            if line.startswith(b"content-length:"):
+                return len(body) >= int(line.partition(b":")[2])
+        return True
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        lines = self.received.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")[1:]
+        return [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+
+    @property
+    def body(self) -> bytes:
+        return self.received.partition(b"\r\n\r\n")[2]
+
+
+class ScriptedUpstream:
+    """Runs the script for each connection, then waits for the other side to close unless the script did."""
+
+    def __init__(self, script: Callable[[Visit], Awaitable[None]]) -> None:
+        self.script = script
+        self.visits: list[Visit] = []
+        self.address = ("127.0.0.1", 0)
+        self._arrived = asyncio.Condition()
+        self._failed: BaseException | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.address[1]}"
+
+    async def visit(self, number: int = 0) -> Visit:
+        """The connection of this number, once it is there."""
+        async with self._arrived:
+            await asyncio.wait_for(self._arrived.wait_for(lambda: len(self.visits) > number), 10)
+        return self.visits[number]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visit = Visit(reader, writer)
+        async with self._arrived:
+            self.visits.append(visit)
+            self._arrived.notify_all()
+        try:
+            await self.script(visit)
+            if not writer.is_closing():
+                await visit.until_closed()
+        except (ConnectionResetError, BrokenPipeError):
+            visit.closed.set()
+        finally:
+            visit.closed.set()
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def scripted_upstream(
+    script: Callable[[Visit], Awaitable[None]], *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[ScriptedUpstream]:
+    """An upstream on a free port for the length of the block."""
+    upstream = ScriptedUpstream(script)
+    server = await asyncio.start_server(upstream._serve, "127.0.0.1", 0, ssl=tls, backlog=1024)
+    upstream.address = server.sockets[0].getsockname()[:2]
+    try:
+        yield upstream
+    finally:
+        server.close()
+        for visit in upstream.visits:
+            visit.writer.transport.abort()
+
+
+def saying(answer: bytes) -> Callable[[Visit], Awaitable[None]]:
+    """Reads the whole request, then says these bytes."""
+
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        await visit.say(answer)
+
+    return script
