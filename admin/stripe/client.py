@@ -8,6 +8,7 @@ never put a key, a body or a parameter into a message (P9).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import random
 import uuid
@@ -118,6 +119,11 @@ class StripeGateway:
 
     def __repr__(self) -> str:
         return f"StripeGateway(livemode={self.livemode})"
+
+    @property
+    def key_digest(self) -> str:
+        """What the ledger may know the key by."""
+        return hashlib.sha256(self._secret_key.encode()).hexdigest()[:32]
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -1,0 +1,252 @@
+"""What is on sale: the prices that the file's tiers name, as Stripe has them.
+
+It decides which price a tier offers, in which order, and which ids of the file Stripe doesn't know. A price once seen
+under a tier's lookup key is pinned to that tier, because Stripe moves lookup keys while subscriptions keep their price.
+It must never take a price off the list because Stripe could not be asked: what was known stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from admin.ledger.catalog import Catalog, StoredPrice
+from admin.stripe.budget import Priority
+from admin.stripe.client import StripeGateway, StripeRefused, StripeUnavailable, path
+from admin.stripe.fields import Json, merchant_id
+from admin.stripe.objects import Malformed, ReadPrice, read_price
+from policies.offers import Offer
+
+if TYPE_CHECKING:
+    from admin.ledger.pair import Pair
+    from policies.schema import Tier
+
+_log = logging.getLogger(__name__)
+
+REFRESH_EVERY_SECONDS: Final = 3600.0
+_KEYS_PER_CALL: Final = 10
+"""Stripe's limit on `lookup_keys`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogProblem:
+    """An id of the file that can't be sold. `setting` is `prices`, `products` or `lookup_keys`."""
+
+    tier: str
+    setting: str
+    id: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """The catalog is as Stripe has it. `pins_changed`: the ladder must be built anew."""
+
+    problems: tuple[CatalogProblem, ...]
+    pins_changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NotRefreshed:
+    """Stripe could not be asked, or said no; what was known stays on sale."""
+
+    detail: str
+
+
+RefreshOutcome: TypeAlias = Refreshed | NotRefreshed
+
+
+class _StoppedError(Exception):
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+@dataclass(slots=True)
+class _Found:
+    """What one refresh has gathered."""
+
+    sellable: dict[str, list[ReadPrice]] = field(default_factory=dict)
+    prices: dict[str, ReadPrice] = field(default_factory=dict)
+    defaults: set[str] = field(default_factory=set)
+    seen_by_key: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[CatalogProblem] = field(default_factory=list)
+
+
+class PriceCatalog:
+    """Prices of the configured tiers, for one account in one mode."""
+
+    def __init__(
+        self,
+        gateway: StripeGateway,
+        catalog: Catalog,
+        pair: Pair,
+        *,
+        tiers: Callable[[], tuple[Tier, ...]],
+        now: Callable[[], float],
+    ) -> None:
+        self._gateway = gateway
+        self._catalog = catalog
+        self._pair = pair
+        self._tiers = tiers
+        self._now = now
+        self._sellable: dict[str, tuple[ReadPrice, ...]] = {}
+        self._metered: frozenset[str] = frozenset()
+        self.pins: dict[str, str] = {}
+        self.problems: tuple[CatalogProblem, ...] = ()
+
+    async def load(self) -> None:
+        """Take up what the ledger knows: at a start while Stripe is out of reach, or what another process has learned."""
+        pins = await self._catalog.pins(self._pair)
+        stored = {price.id: price for price in await self._catalog.prices(self._pair)}
+        known = {tier.name: tuple(_known(tier, stored, self._metered)) for tier in self._tiers()}
+        self._sellable = {tier: prices for tier, prices in known.items() if prices}
+        self.pins = pins
+
+    async def refresh(self, priority: Priority = Priority.WEBHOOK) -> RefreshOutcome:
+        """Ask Stripe for everything the file names, and keep it."""
+        found = _Found()
+        try:
+            for tier in self._tiers():
+                found.sellable[tier.name] = await self._of(tier, found, priority)
+        except _StoppedError as stop:
+            return NotRefreshed(stop.detail)
+        now = int(self._now())
+        await self._catalog.replace_prices(
+            self._pair, [_stored(price, price.id in found.defaults, now) for price in found.prices.values()]
+        )
+        before = self.pins
+        for price, tier_name in found.seen_by_key:
+            if before.get(price) != tier_name:
+                # `replace`: a key that the file now lists under another tier takes the price that holds it along.
+                await self._catalog.pin(self._pair, price, tier_name, replace=True)
+        self.pins = await self._catalog.pins(self._pair)
+        self._sellable = {name: tuple(prices) for name, prices in found.sellable.items()}
+        self._metered = frozenset(price.id for price in found.prices.values() if price.metered)
+        self.problems = tuple(found.problems)
+        for problem in self.problems:
+            _log.warning("tier %s: %s %s %s", problem.tier, problem.setting, problem.id, problem.problem)
+        return Refreshed(self.problems, pins_changed=self.pins != before)
+
+    def offers_for(self, tier: str) -> list[Offer]:
+        """The tier's prices in the order of the file. Until Stripe was asked: its price ids, without amounts."""
+        known = self._sellable.get(tier)
+        if known is None:
+            named = next((entry for entry in self._tiers() if entry.name == tier), None)
+            return [Offer(tier, price) for price in named.prices] if named else []
+        return [
+            Offer(tier, price.id, price.amount, price.currency, price.interval, price.interval_count) for price in known
+        ]
+
+    def prices_of(self, tier: str) -> tuple[ReadPrice, ...]:
+        """The tier's prices as Stripe has them; empty until it was asked."""
+        return self._sellable.get(tier, ())
+
+    def price(self, price_id: str) -> ReadPrice | None:
+        """One price on sale."""
+        return next((price for prices in self._sellable.values() for price in prices if price.id == price_id), None)
+
+    async def _of(self, tier: Tier, found: _Found, priority: Priority) -> list[ReadPrice]:
+        prices: list[ReadPrice] = []
+        for price_id in tier.prices:
+            answer = await self._ask(path("prices", price_id), priority)
+            prices += self._usable(tier, "prices", price_id, answer, found)
+        for product_id in tier.products:
+            answer = await self._ask(path("products", product_id), priority)
+            default = merchant_id(answer.get("default_price")) if answer is not None else None
+            if answer is None or default is None:
+                problem = "is not known to this Stripe account and mode" if answer is None else "has no default price"
+                found.problems.append(CatalogProblem(tier.name, "products", product_id, problem))
+                continue
+            found.defaults.add(default)
+            answer = await self._ask(path("prices", default), priority)
+            prices += self._usable(tier, "products", product_id, answer, found)
+        prices += await self._by_lookup_key(tier, found, priority)
+        return list({price.id: price for price in prices}.values())
+
+    async def _by_lookup_key(self, tier: Tier, found: _Found, priority: Priority) -> list[ReadPrice]:
+        by_key: dict[str, Json] = {}
+        for start in range(0, len(tier.lookup_keys), _KEYS_PER_CALL):
+            keys = list(tier.lookup_keys[start : start + _KEYS_PER_CALL])
+            answer = await self._gateway.list_all("/v1/prices", {"lookup_keys": keys}, priority=priority)
+            if isinstance(answer, StripeUnavailable | StripeRefused):
+                raise _StoppedError(_told(answer))
+            by_key |= {key: entry for entry in answer if isinstance(key := entry.get("lookup_key"), str)}
+        prices: list[ReadPrice] = []
+        for key in tier.lookup_keys:
+            usable = self._usable(tier, "lookup_keys", key, by_key.get(key), found)
+            found.seen_by_key += [(price.id, tier.name) for price in usable]
+            prices += usable
+        return prices
+
+    def _usable(self, tier: Tier, setting: str, named: str, answer: Json | None, found: _Found) -> list[ReadPrice]:
+        """The price, if it can be sold; else nothing, and a problem."""
+        price = None if answer is None else read_price(answer)
+        if price is None:
+            problem = "is not known to this Stripe account and mode"
+        elif isinstance(price, Malformed):
+            problem = f"can't be read: {price.detail}"
+        else:
+            found.prices[price.id] = price
+            if price.interval is None:
+                problem = "is no recurring price"
+            elif not price.active:
+                problem = "is archived: who has it keeps it, but it can't be bought"
+            else:
+                return [price]
+        found.problems.append(CatalogProblem(tier.name, setting, named, problem))
+        return []
+
+    async def _ask(self, where: str, priority: Priority) -> Json | None:
+        """The object, None when there is no such one."""
+        answer = await self._gateway.get(where, priority=priority)
+        if isinstance(answer, StripeRefused) and answer.is_missing:
+            return None
+        if isinstance(answer, StripeUnavailable | StripeRefused):
+            raise _StoppedError(_told(answer))
+        return None if answer.get("deleted") is True else answer
+
+
+def _told(failure: StripeUnavailable | StripeRefused) -> str:
+    return failure.detail if isinstance(failure, StripeUnavailable) else f"Stripe refused: {failure.message}"
+
+
+def _stored(price: ReadPrice, is_default: bool, now: int) -> StoredPrice:
+    return StoredPrice(
+        id=price.id,
+        product=price.product,
+        lookup_key=price.lookup_key,
+        unit_amount=price.amount,
+        currency=price.currency,
+        interval=price.interval,
+        interval_count=price.interval_count,
+        active=price.active,
+        default_of_product=is_default,
+        fetched_at=now,
+    )
+
+
+def _known(tier: Tier, stored: dict[str, StoredPrice], metered: frozenset[str]) -> list[ReadPrice]:
+    """The tier's prices among those stored, in the order of the file."""
+    named = [stored[price] for price in tier.prices if price in stored]
+    for product in tier.products:
+        named += [price for price in stored.values() if price.product == product and price.default_of_product]
+    for key in tier.lookup_keys:
+        named += [price for price in stored.values() if price.lookup_key == key]
+    return [
+        ReadPrice(
+            id=price.id,
+            product=price.product,
+            lookup_key=price.lookup_key,
+            active=True,
+            amount=price.unit_amount,
+            currency=price.currency,
+            interval=price.interval,
+            interval_count=price.interval_count or 1,
+            metered=price.id in metered,
+        )
+        for price in dict.fromkeys(named)
+        if price.active and price.interval is not None
+    ]

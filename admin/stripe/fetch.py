@@ -1,0 +1,163 @@
+"""What Stripe says of one of its customers, now: the only source of facts.
+
+It decides which calls make up one look, all of them within ten seconds: every subscription in every status on every
+page, all items, the oldest open invoice of those past due, and whose customer it says it is. It must never return half
+of that: a look that could not be finished is a `Failed`, and what was known stays in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Final
+
+from admin.stripe.budget import Priority
+from admin.stripe.client import Failure, StripeGateway, StripeRefused, StripeUnavailable, path
+from admin.stripe.fields import Json
+from admin.stripe.objects import (
+    Malformed,
+    ReadCustomer,
+    ReadInvoice,
+    ReadSubscription,
+    read_customer,
+    read_invoice,
+    read_items,
+    read_session,
+    read_subscription,
+    with_items,
+)
+from policies.facts import SubscriptionFact
+
+LOOK_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One customer of Stripe's as it is. `own_claim` is from its own metadata, the merchant's word.
+
+    `other_claims` are from its subscriptions' metadata and from Checkout sessions that completed.
+    """
+
+    subscriptions: tuple[SubscriptionFact, ...]
+    item_ids: dict[str, tuple[str, ...]]
+    deleted: bool = False
+    own_claim: str | None = None
+    other_claims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Nothing was learned. `unavailable` says that Stripe itself gave no answer, so that later is worth a try."""
+
+    detail: str
+    unavailable: bool = True
+    retry_after: float | None = None
+
+
+async def fetch_customer(
+    gateway: StripeGateway, stripe_customer: str, priority: Priority, seconds: float = LOOK_SECONDS
+) -> Fetched | Failed:
+    """Look once, within `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await _look(gateway, stripe_customer, priority)
+    except TimeoutError:
+        return Failed("Stripe took too long to tell all of a customer")
+
+
+async def session_claims(gateway: StripeGateway, stripe_customer: str, priority: Priority) -> tuple[str, ...] | Failed:
+    """Whom the customer's completed Checkout sessions name: asked only where nothing else says whose it is."""
+    answer = await gateway.list_all(
+        "/v1/checkout/sessions", {**_whose(stripe_customer), "status": "complete"}, priority=priority
+    )
+    if isinstance(answer, StripeRefused):
+        return ()  # a restricted key may not see sessions; the event of the session says it, too
+    if isinstance(answer, StripeUnavailable):
+        return failed(answer)
+    sessions = [session for entry in answer if not isinstance(session := read_session(entry), Malformed)]
+    return tuple(session.claim for session in sessions if session.status == "complete" and session.claim)
+
+
+async def open_invoices(
+    gateway: StripeGateway, subscription: str, priority: Priority
+) -> tuple[ReadInvoice, ...] | Failure:
+    """The subscription's open invoices, the longest owed first. One that can't be read is left out."""
+    query = {"subscription": subscription, "status": "open"}
+    answer = await gateway.list_all("/v1/invoices", query, priority=priority)
+    if isinstance(answer, StripeUnavailable | StripeRefused):
+        return answer
+    invoices = [invoice for entry in answer if not isinstance(invoice := read_invoice(entry), Malformed)]
+    still_open = (invoice for invoice in invoices if invoice.status == "open")
+    return tuple(sorted(still_open, key=lambda invoice: (invoice.owed_since, invoice.id)))
+
+
+def failed(failure: Failure) -> Failed:
+    """A failed call as a failed look."""
+    if isinstance(failure, StripeUnavailable):
+        return Failed(failure.detail, retry_after=failure.retry_after)
+    return Failed(f"Stripe refused: {failure.code}: {failure.message}", unavailable=False)
+
+
+async def _look(gateway: StripeGateway, stripe_customer: str, priority: Priority) -> Fetched | Failed:
+    own = await _own(gateway, stripe_customer, priority)
+    if isinstance(own, Failed):
+        return own
+    if own.deleted:
+        return Fetched((), {}, deleted=True)
+    query = {**_whose(stripe_customer), "status": "all"}  # unset, Stripe hides the canceled ones
+    listed = await gateway.list_all("/v1/subscriptions", query, priority=priority)
+    if isinstance(listed, StripeUnavailable | StripeRefused):
+        return failed(listed)
+    found: list[ReadSubscription] = []
+    for source in listed:
+        subscription = await _whole(gateway, source, priority)
+        if isinstance(subscription, Failed):
+            return subscription
+        found.append(subscription)
+    claims = dict.fromkeys(subscription.claim for subscription in found if subscription.claim)
+    return Fetched(
+        subscriptions=tuple(subscription.fact for subscription in found),
+        item_ids={subscription.fact.id: subscription.item_ids for subscription in found},
+        own_claim=own.claim,
+        other_claims=tuple(claims),
+    )
+
+
+async def _own(gateway: StripeGateway, stripe_customer: str, priority: Priority) -> ReadCustomer | Failed:
+    if stripe_customer.startswith("acct_"):  # Accounts v2: an account stands in for the customer and has no such object
+        return ReadCustomer(stripe_customer, deleted=False, claim=None)
+    answer = await gateway.get(path("customers", stripe_customer), priority=priority)
+    if isinstance(answer, StripeRefused) and answer.is_missing:
+        return ReadCustomer(stripe_customer, deleted=True, claim=None)
+    if isinstance(answer, StripeUnavailable | StripeRefused):
+        return failed(answer)
+    customer = read_customer(answer)
+    return Failed(customer.detail, unavailable=False) if isinstance(customer, Malformed) else customer
+
+
+async def _whole(gateway: StripeGateway, source: Json, priority: Priority) -> ReadSubscription | Failed:
+    subscription = read_subscription(source)
+    if isinstance(subscription, Malformed):
+        return Failed(subscription.detail, unavailable=False)
+    subscription_id = subscription.fact.id
+    if subscription.has_more_items:
+        pages = await gateway.list_all("/v1/subscription_items", {"subscription": subscription_id}, priority=priority)
+        if isinstance(pages, StripeUnavailable | StripeRefused):
+            return failed(pages)
+        items = read_items({"data": list(pages)}, source)
+        if isinstance(items, Malformed):
+            return Failed(items.detail, unavailable=False)
+        subscription = with_items(subscription, items)
+    if subscription.fact.status == "past_due":
+        invoices = await open_invoices(gateway, subscription_id, priority)
+        if isinstance(invoices, StripeUnavailable):
+            return failed(invoices)
+        # Refused, such as by a restricted key: no readable open invoice, and grace counts from the unpaid period.
+        if not isinstance(invoices, StripeRefused) and invoices:
+            since = invoices[0].owed_since
+            subscription = replace(subscription, fact=replace(subscription.fact, oldest_open_invoice_at=since))
+    return subscription
+
+
+def _whose(stripe_customer: str) -> dict[str, str]:
+    return {"customer_account" if stripe_customer.startswith("acct_") else "customer": stripe_customer}
