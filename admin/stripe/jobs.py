@@ -63,7 +63,7 @@ class BackgroundJobs:
         """What one process does for all: hand this to a lease. Ends only by being cancelled."""
         async with asyncio.TaskGroup() as group:
             for name, turn, every in (
-                ("inbox", self._inbox_turn, INBOX_EVERY_SECONDS),
+                ("inbox", self._worker.run_once, INBOX_EVERY_SECONDS),
                 ("edges", self._edges.run_once, EDGES_EVERY_SECONDS),
                 ("events", self._catch_up.run_once, CATCH_UP_EVERY_SECONDS),
                 ("night", self._night_turn, NIGHT_CHECK_SECONDS),
@@ -88,10 +88,6 @@ class BackgroundJobs:
 
         await _forever("catalog", turn, CATALOG_LOAD_SECONDS)
 
-    async def _inbox_turn(self) -> None:
-        while await self._worker.run_once():
-            await asyncio.sleep(0)
-
     async def _night_turn(self) -> None:
         if await self._night.due_in() == 0:
             night = await self._night.run_once()
@@ -109,7 +105,7 @@ async def _forever(name: str, turn: Callable[[], Awaitable[object]], every: floa
         except (LedgerDownError, SQLAlchemyError) as problem:
             _log.warning("job %s: the ledger failed: %s", name, type(problem).__name__)
             wait = max(AFTER_FAILURE_SECONDS, min(every, 60.0))
-        except Exception:
+        except Exception:  # noqa: BLE001 -- logged whole; see below
             # A job that ends unnoticed would be worse than one that fails in the log every minute.
             _log.exception("job %s failed", name)
             wait = max(AFTER_FAILURE_SECONDS, every)
