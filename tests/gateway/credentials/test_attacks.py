@@ -9,9 +9,12 @@ from typing import Any
 
 import jwt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from gateway.credentials import Authenticated, Authenticator, Unauthenticated
+from gateway.credentials.compact import Compact, take_apart
 from policies.reasons import Reason
 from policies.schema import Auth, Issuer
 from tests.support import tokens
@@ -335,3 +338,49 @@ def test_tokens_with_equal_beginnings_are_judged_each_for_itself() -> None:
 
 def test_the_library_itself_makes_tokens_that_pass() -> None:
     assert isinstance(judged(jwt.encode(hs(), tokens.SECRET, algorithm="HS256")), Authenticated)
+
+
+@pytest.mark.parametrize("segment", ["header", "payload", "signature"])
+def test_one_token_has_one_spelling(segment: str) -> None:
+    """Whatever the library does: another spelling of equal bytes is no token at all."""
+    parts = {"header": b64('{"alg":"HS256" }'), "payload": b64('{"a": 1}'), "signature": b64(bytes(32))}
+    assert isinstance(take_apart(".".join(parts.values()).encode()), Compact)
+    other = {**parts, segment: swap_last_character(parts[segment])}
+    assert other != parts
+    outcome = take_apart(".".join(other.values()).encode())
+    assert isinstance(outcome, Unauthenticated)
+    assert outcome.detail == "The token is not spelled as base64url spells it."
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_upset_the_gateway(noise: bytes) -> None:
+    for token in (noise, b64(noise).encode() + b"." + b64(noise).encode() + b".AAAA"):
+        assert isinstance(judged(token), Unauthenticated)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(["iss", "aud", "exp", "nbf", "iat", "sub"]), json_values)
+def test_no_claim_of_another_type_upsets_the_gateway(name: str, value: object) -> None:
+    outcome = judged(forge(GOOD_HEADER, json.dumps({**hs(), name: value})))
+    if isinstance(outcome, Authenticated):
+        assert name in {"exp", "nbf", "iat", "sub"}
+        assert isinstance(value, str if name == "sub" else int | float)
+
+
+@given(st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jku", "cty"]), json_values)
+def test_no_header_of_another_type_upsets_the_gateway(name: str, value: object) -> None:
+    outcome = judged(forge(json.dumps({**GOOD_HEADER, name: value}), hs()))
+    assert isinstance(outcome, Unauthenticated) or name in {"kid", "cty"}
+
+
+@given(st.integers(min_value=0), st.integers(min_value=1, max_value=255))
+def test_a_good_token_with_one_byte_changed_is_refused(position: int, change: int) -> None:
+    token = bytearray(sign(hs()).encode())
+    token[position % len(token)] ^= change
+    assert isinstance(judged(bytes(token)), Unauthenticated)

@@ -12,19 +12,8 @@ from gateway.credentials.keys import VerificationKey
 from policies.reasons import Reason
 from policies.schema import Auth, Issuer
 from tests.support import tokens
+from tests.support.fetched_keys import Clock
 from tests.support.tokens import NOW, bearer, claims, sign
-
-
-class Clock:
-    at: float = NOW
-
-    def __call__(self) -> float:
-        return self.at
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
