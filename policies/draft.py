@@ -90,6 +90,11 @@ class Draft:
         node = find(self.positions.tree, location)
         return (isinstance(node, Sequence) and node.lost_items) or (isinstance(node, Mapping) and bool(node.lost_keys))
 
+    def is_literal(self, *location: str | int) -> bool:
+        """Whether the value stands in the file itself, so that a message may take it apart."""
+        node = find(self.positions.tree, location)
+        return isinstance(node, Scalar) and not node.is_substituted
+
     def shown(self, *location: str | int) -> str:
         """The value in quotes, or, where a variable or file gave it, as it is written. Not for secrets."""
         node = find(self.positions.tree, location)

@@ -13,9 +13,10 @@ _DURATION_SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), 
 _SIZE_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 _RATE_SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
-_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB|KB|MB|GB)", re.ASCII)
-_RATE = re.compile(r"(\d+)/(s|sec|min|h|hour|d|day)", re.ASCII)
+# The digits are bounded: Decimal overflows at a million of them, and int() gives up at 4,300.
+_DURATION = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
+_SIZE = re.compile(r"(\d{1,15})(B|KiB|MiB|GiB|KB|MB|GB)", re.ASCII)
+_RATE = re.compile(r"(\d{1,15})/(s|sec|min|h|hour|d|day)", re.ASCII)
 
 LONGEST_DURATION_SECONDS = 10 * 366 * 86400
 """Ten years: beyond it a duration is a slip, and timer arithmetic would overflow."""

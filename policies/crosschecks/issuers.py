@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from policies.addresses import HttpUrl, is_loopback, parse_http_url, parse_listen
 from policies.crosschecks.customers import Ends, ends_of, is_template
 from policies.crosschecks.upstreams import TOKEN
-from policies.diagnostics import listed, quoted
+from policies.diagnostics import LONGEST_QUOTE, listed, quoted
 
 if TYPE_CHECKING:
     from policies.diagnostics import Findings
@@ -198,10 +198,12 @@ def _customers(draft: Draft, findings: Findings) -> None:
             findings.error("bad-customer", mark, f"'customer', which reads {shown}, {found}")
         elif several and not issuer.shared_customers and not draft.lost_keys(*at) & {"customer", "shared_customers"}:
             if not is_template(issuer.customer):
+                is_showable = draft.is_literal(*location) or not draft.is_given(*location)
+                claim = issuer.customer if is_showable and len(issuer.customer) <= LONGEST_QUOTE else "claim"
                 findings.error(
                     "ambiguous-customer",
                     mark,
-                    f"with several issuers, {quoted(issuer.customer)} of two of them may be two people; write customer: '{{iss}}|{{{issuer.customer}}}', "
+                    f"with several issuers, one {quoted(claim)} of two of them may be two people; write customer: '{{iss}}|{{{claim}}}', "
                     "or a fixed text before it, or shared_customers: true if they are the same people",
                 )
             else:

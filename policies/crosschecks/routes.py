@@ -47,6 +47,8 @@ def check(draft: Draft, findings: Findings) -> None:
 def _path(draft: Draft, index: int, path: str, findings: Findings) -> None:
     problem = parse_pattern(path)
     if isinstance(problem, str):
+        if not draft.is_literal("routes", index, "path"):
+            problem = "gives no pattern: literal segments, {name} for one segment, and a final '/**'"
         mark = draft.positions.value("routes", index, "path")
         findings.error("bad-path", mark, f"the path {draft.shown('routes', index, 'path')} {problem}")
 
@@ -75,10 +77,11 @@ def _methods(draft: Draft, index: int, route: Route, findings: Findings) -> None
         elif method.upper() in _UNROUTABLE:
             findings.error("bad-method", mark, f"{shown} can't be routed: {_UNROUTABLE[method.upper()]}")
         elif method != method.upper():
+            meant = f"; did you mean {quoted(method.upper())}?" if draft.is_literal(*at, position) else ""
             findings.error(
                 "bad-method",
                 mark,
-                f"methods are written in capitals; {shown} would match no request; did you mean {quoted(method.upper())}?",
+                f"methods are written in capitals; {shown} would match no request{meant}",
             )
         elif method in seen:
             findings.error("duplicate-entry", mark, f"{shown} is listed twice")
@@ -118,7 +121,7 @@ def _names(draft: Draft, index: int, route: Route, findings: Findings) -> None:
         if feature in seen:
             findings.error("duplicate-feature", mark, f"the feature {shown} is listed twice")
         elif feature not in known and draft.is_whole("tiers") and draft.is_whole("tiers", "features"):
-            near = nearest(feature, known) if shown == quoted(feature) else ""
+            near = nearest(feature, known) if draft.is_literal(*at, "features", position) else ""
             findings.error(
                 "unknown-feature", mark, f"no tier has the feature {shown}, so nobody could ever be let in{near}"
             )
@@ -128,7 +131,7 @@ def _names(draft: Draft, index: int, route: Route, findings: Findings) -> None:
     if route.upstream is not None:
         if route.upstream not in config.upstreams and draft.is_whole("upstreams", route.upstream):
             shown = draft.shown(*at, "upstream")
-            near = nearest(route.upstream, config.upstreams) if shown == quoted(route.upstream) else ""
+            near = nearest(route.upstream, config.upstreams) if draft.is_literal(*at, "upstream") else ""
             findings.error(
                 "unknown-upstream", draft.positions.value(*at, "upstream"), f"there is no upstream {shown}{near}"
             )
@@ -147,7 +150,7 @@ def _tier(
     if name in names:
         return
     shown = draft.shown(*location)
-    near = nearest(name, (*names, *also)) if shown == quoted(name) else ""
+    near = nearest(name, (*names, *also)) if draft.is_literal(*location) else ""
     none = "; no tiers are defined" if not names else ""
     what = (
         f"'default' is {' or '.join((', '.join(also), 'the name of a tier'))}, and there is no tier {shown}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from policies.addresses import Endpoint, HttpUrl, parse_http_url, parse_listen
-from policies.diagnostics import nearest, quoted
+from policies.diagnostics import nearest
 
 if TYPE_CHECKING:
     from policies.diagnostics import Findings
@@ -58,7 +58,9 @@ def _listeners(draft: Draft, findings: Findings) -> None:
 def _public_url(draft: Draft, findings: Findings) -> None:
     url = parse_http_url(draft.config.server.public_url)
     if isinstance(url, HttpUrl):
-        problem = _beyond_origin(url)
+        problem = _beyond_origin(
+            url, example=url.origin if draft.is_literal("server", "public_url") else "https://api.example.com"
+        )
         if problem is None:
             return
     else:
@@ -69,7 +71,7 @@ def _public_url(draft: Draft, findings: Findings) -> None:
     )
 
 
-def _beyond_origin(url: HttpUrl) -> str | None:
+def _beyond_origin(url: HttpUrl, example: str) -> str | None:
     """What `url` holds besides scheme, host and port."""
     extra = [
         name
@@ -81,7 +83,7 @@ def _beyond_origin(url: HttpUrl) -> str | None:
         )
         if is_there
     ]
-    return f"has {extra[0]}; write scheme, host and port only, such as {url.origin}" if extra else None
+    return f"has {extra[0]}; write scheme, host and port only, such as {example}" if extra else None
 
 
 def _trusted_proxies(draft: Draft, findings: Findings) -> None:
@@ -105,7 +107,11 @@ def _trusted_proxies(draft: Draft, findings: Findings) -> None:
             str(network.network_address),
             network.network_address.exploded,
         }:
-            findings.error("bad-cidr", mark, f"{shown} has bits beyond its prefix; write {network}")
+            findings.error(
+                "bad-cidr",
+                mark,
+                f"{shown} has bits beyond its prefix{f'; write {network}' if draft.is_literal(*location) else ''}",
+            )
 
 
 def _cors_origins(draft: Draft, findings: Findings) -> None:
@@ -120,7 +126,7 @@ def _cors_origins(draft: Draft, findings: Findings) -> None:
             findings.error("bad-origin", mark, f"{shown} {url}; write an origin such as https://app.example.com")
         elif text != url.origin:
             # Browsers compare origins letter by letter, so nothing would ever match.
-            meant = "" if shown != quoted(text) else f"; write {url.origin}"
+            meant = f"; write {url.origin}" if draft.is_literal(*location) else ""
             findings.error("bad-origin", mark, f"{shown} is not how a browser spells an origin{meant}")
 
 

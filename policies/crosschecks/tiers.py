@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from policies.diagnostics import quoted
-
 if TYPE_CHECKING:
     from policies.diagnostics import Findings
     from policies.draft import Draft
@@ -31,7 +29,7 @@ def check(draft: Draft, findings: Findings) -> None:
             findings.warning(
                 "unsold-tier",
                 draft.positions.value("tiers", index, "name"),
-                f"nothing is sold for the tier {quoted(tier.name)}, so only a grant gives it; "
+                f"nothing is sold for the tier {draft.shown('tiers', index, 'name')}, so only a grant gives it; "
                 "only the first tier is everybody's when it names no price, product or lookup key",
             )
 
@@ -65,9 +63,7 @@ def _ids(draft: Draft, findings: Findings) -> None:
                 first = seen.setdefault(name, (index, position))
                 if first != (index, position):
                     where = (
-                        "in this tier"
-                        if first[0] == index
-                        else f"in the tier {quoted(draft.config.tiers[first[0]].name)}"
+                        "in this tier" if first[0] == index else f"in the tier {draft.shown('tiers', first[0], 'name')}"
                     )
                     line = draft.positions.value("tiers", first[0], kind, first[1]).line
                     findings.error(
@@ -92,7 +88,7 @@ def _features(draft: Draft, findings: Findings) -> None:
             elif feature in own:
                 findings.error("duplicate-feature", mark, f"the feature {shown} is listed twice in this tier")
             elif feature in below:
-                name = quoted(draft.config.tiers[below[feature]].name)
+                name = draft.shown("tiers", below[feature], "name")
                 findings.warning(
                     "duplicate-feature",
                     mark,

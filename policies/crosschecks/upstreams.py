@@ -71,7 +71,7 @@ def _targets(draft: Draft, name: str, findings: Findings) -> None:
         if not isinstance(url, HttpUrl):
             hint = (
                 f"; write http://{text}"
-                if url.startswith("is not an absolute") and shown == quoted(text) and "://" not in text
+                if url.startswith("is not an absolute") and draft.is_literal(*location) and "://" not in text
                 else ""
             )
             findings.error(

@@ -163,6 +163,63 @@ def test_a_word_that_yaml_would_turn_into_something_else_stays_as_it_is_written(
     assert good(f"{MINIMAL}tiers: [{{name: free, features: [{word}]}}]\n").tiers[0].features == (word,)
 
 
+EVERYWHERE = """
+version: 1
+server:
+  listen: "${LEAK}"
+  operator: "${LEAK}"
+  operator_token: "${LEAK}"
+  signing_key: "${LEAK}"
+  public_url: "${LEAK}"
+  trusted_proxies: ["${LEAK}"]
+  cors_origins: ["${LEAK}"]
+  drain: "${LEAK}"
+  workers: ${LEAK}
+database: "${LEAK}"
+redis: "${LEAK}"
+cache: {max_ttl: "${LEAK}", max_entries: "${LEAK}"}
+upstreams:
+  api: {targets: ["${LEAK}", "${LEAK}"], host: "${LEAK}", headers: {X-Key: "${LEAK}"}, forward_token: "${LEAK}"}
+  two: {targets: ["http://10.0.0.1"]}
+auth:
+  token_from: ["${LEAK}", "${LEAK}"]
+  issuers:
+    - {issuer: "${LEAK}", audience: "${LEAK}", algorithms: [RS256], jwks_url: "${LEAK}", customer: "${LEAK}"}
+    - {issuer: "${LEAK}", audience: [a], algorithms: ["${LEAK}", RS256], discovery: true, secret: "${LEAK}"}
+    - {issuer: b, audience: [a], algorithms: [HS512], secret: "${LEAK}", public_key: "${LEAK}", customer: "${LEAK}"}
+tiers:
+  - {name: first, prices: ["${LEAK}"]}
+  - {name: "${LEAK}", prices: ["${LEAK}"], features: ["${LEAK}", "${LEAK}"]}
+  - {name: "${LEAK}", products: ["${LEAK}"], features: ["${LEAK}"]}
+billing:
+  stripe: {secret_key: "${LEAK}", webhook_secrets: "${LEAK}", api_base: "${LEAK}"}
+  renewal_leeway: "${LEAK}"
+  success_url: "${LEAK}"
+routes:
+  - {path: "${LEAK}", methods: ["${LEAK}", "${LEAK}"], host: "${LEAK}", tier: "${LEAK}", spelling: "${LEAK}"}
+  - {path: /a, features: ["${LEAK}", "${LEAK}"], upstream: "${LEAK}"}
+  - {path: "${LEAK}", access: "${LEAK}"}
+  - {path: "${LEAK}", access: public}
+default: "${LEAK}"
+"""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "swordfish", "SWORDFISH!", "/swordfish/{swordfish}/{swordfish}", "/:swordfish", "http://swordfish/swordfish?swordfish",
+        "https://SWORDFISH:443", "swordfish://u:swordfish@h", "127.0.0.1:swordfish", "swordfish:80", "{swordfish", "{iss}|{swordfish}",
+        "fd00::dead:beef/8", "cookie:swordfish ", "pk_swordfish", "prod_swordfish", "swordfish\r\n", "x" * 500 + "swordfish", "authenticatedd",
+    ],
+)  # fmt: skip
+def test_no_message_takes_apart_what_a_variable_holds(value: str) -> None:
+    loaded = load_text(EVERYWHERE, LEAK=value)
+    assert len(loaded.errors) > 10
+    rendered = render(loaded.diagnostics).lower()
+    for part in ("swordfish", "dead:beef", "fd00::/8", "authenticatedd", "did you mean"):
+        assert part not in rendered or (part == "fd00::/8" and "such as" in rendered)
+
+
 # Anything at all
 
 
@@ -261,6 +318,27 @@ def test_a_file_of_ten_thousand_routes_is_within_its_bounds() -> None:
 
 def test_a_file_too_large_to_be_meant_is_refused_unread() -> None:
     assert codes("#" * (4 << 20) + "\n") == ["too-large"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cache: {max_ttl: " + "9" * 1_500_000 + "s}",
+        "cache: {max_entries: " + "9" * 1_000_000 + "}",
+        "server: {listen: 'a:" + "9" * 1_000_000 + "'}",
+        "server: {public_url: 'http://" + "a." * 500_000 + "'}",
+        "server: {public_url: 'http://h:" + "9" * 1_000_000 + "'}",
+        "server: {trusted_proxies: ['" + "1" * 1_000_000 + "', '1.1.1.1/" + "1" * 100_000 + "']}",
+        "database: 'postgresql://h:" + "9" * 1_000_000 + "/x'",
+        "redis: 'redis://h:" + "9" * 1_000_000 + "/x'",
+        "routes: [{access: public, path: '" + "/{a}" * 250_000 + "'}]",
+    ],
+    ids=lambda line: line[:28],
+)
+def test_one_enormous_value_is_refused_in_a_line_that_can_be_read(line: str) -> None:
+    loaded = load_text(f"version: 1\nupstreams: {{api: {{targets: ['http://127.0.0.1:9000']}}}}\n{line}\n")
+    assert loaded.errors
+    assert all(len(str(found)) < 400 for found in loaded.diagnostics)
 
 
 def test_a_thousandfold_alias_is_not_followed() -> None:
