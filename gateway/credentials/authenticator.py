@@ -116,6 +116,12 @@ class Authenticator:
         """The request without the credential, for upstreams with `forward_token: false`."""
         return without_token(self.sources, headers, query)
 
+    def inherit_keys(self, previous: Authenticator) -> None:
+        """Begin with the keys that an earlier configuration fetched, so that a reload in an outage loses none (P10)."""
+        for remote in self._remote:
+            for earlier in previous._remote:
+                remote.inherit(earlier)
+
     async def start(self) -> None:
         """Begin to fetch keys in the background; returns at once, whatever the issuers do."""
         for remote in self._remote:

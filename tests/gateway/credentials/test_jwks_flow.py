@@ -269,6 +269,33 @@ async def test_a_fault_of_our_own_does_not_end_the_renewal(
     assert "in an unforeseen way" in caplog.text
 
 
+async def test_a_reload_during_an_outage_begins_with_the_keys_that_were_known(server: JwksServer, clock: Clock) -> None:
+    server.serve_keys(OLD)
+    async with running(issuer(server), clock) as before:
+        await loaded(before)
+        await server.close()
+        after = Authenticator(Auth(issuers=(issuer(server, audience=("my-api", "more")),)), now=clock)
+        after.inherit_keys(before)
+        assert isinstance(after.authenticate(token("old")), Authenticated)
+        clock.at = NOW + Bounds().max_stale + 1
+        assert reason(after.authenticate(token("old", exp=NOW + 10**6))) is Reason.KEYS_UNAVAILABLE
+
+
+async def test_keys_are_not_inherited_from_another_place_or_for_other_algorithms(
+    server: JwksServer, clock: Clock
+) -> None:
+    server.serve_keys(OLD)
+    async with running(issuer(server), clock) as before:
+        await loaded(before)
+        for changed in (
+            issuer(server, jwks_url=f"{server.origin}/other"),
+            issuer(server, algorithms=("ES256", "RS256")),
+        ):
+            after = Authenticator(Auth(issuers=(changed,)), now=clock)
+            after.inherit_keys(before)
+            assert reason(after.authenticate(token("old"))) is Reason.KEYS_UNAVAILABLE
+
+
 async def test_starting_twice_and_stopping_twice_changes_nothing(server: JwksServer, clock: Clock) -> None:
     server.serve_keys(OLD)
     subject = Authenticator(Auth(issuers=(issuer(server),)), now=clock)
