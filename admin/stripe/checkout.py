@@ -316,7 +316,7 @@ class CheckoutDesk:
         now = self._now()
         await self._checkouts.record_opened(
             self._pair,
-            id=session.id,
+            session=session.id,
             customer=wish.customer,
             tier=wish.offer.tier,
             price=wish.offer.price,
