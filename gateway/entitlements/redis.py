@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ READ_SECONDS: Final = 0.1
 """The longest a request waits for Redis, connecting and queueing included."""
 PUBLISH_SECONDS: Final = 1.0
 """Nobody's request waits for a publication; it is retried when it fails."""
-MAX_CONNECTIONS: Final = 64
+MAX_AT_ONCE: Final = 16
+"""Questions under way from one process. More would not be answered sooner: they wait here, within the same bound."""
 OPENS_AFTER: Final = 3
 """Failures in a row that open the breaker: one slow answer is not an outage."""
 PROBE_SECONDS: Final = 0.5
@@ -93,7 +95,7 @@ def open_redis(url: str, *, timeout: float = READ_SECONDS) -> Redis:
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 0),
-        max_connections=2 * MAX_CONNECTIONS,
+        max_connections=4 * MAX_AT_ONCE,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
 
@@ -171,7 +173,7 @@ class RedisEntitlements:
         self._store = _Store(client, self.keys, lifetimes)
         self._timeout = timeout
         self._probe_seconds = probe_seconds
-        self._room = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._room = asyncio.Semaphore(MAX_AT_ONCE)
         self._failures = 0
         self._probing: asyncio.Task[None] | None = None
 
@@ -218,19 +220,21 @@ class RedisEntitlements:
         if self.is_open:
             return BREAKER_IS_OPEN
         answer: Answer | Down = BREAKER_IS_OPEN
-        asked = False
+        clock = asyncio.get_running_loop().time
+        asked_at = math.inf
         try:
             async with asyncio.timeout(self._timeout), self._room:
                 if not self.is_open:  # it may have opened while we queued
-                    asked = True
+                    asked_at = clock()
                     answer = await ask()
         except Exception as error:  # noqa: BLE001
             # Whatever a client raises on what comes over the wire, it is Redis that gave no answer. But waiting in our
-            # own queue, or for a free connection, says nothing about Redis.
-            if asked and not isinstance(error, MaxConnectionsError):
+            # own queue says nothing about Redis, nor does an answer that had too little of the time left.
+            had_too_little_time = isinstance(error, TimeoutError) and clock() - asked_at < self._timeout / 2
+            if not had_too_little_time and not isinstance(error, MaxConnectionsError):
                 self._failed(error)
             return Down(_described(error))
-        if asked:
+        if asked_at < math.inf:
             self._failures = 0
         return answer
 

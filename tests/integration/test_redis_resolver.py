@@ -14,7 +14,15 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.entitlements.lifetimes import Lifetimes
-from gateway.entitlements.redis import EntitlementPublisher, Held, Keys, RedisEntitlements, open_redis
+from gateway.entitlements.redis import (
+    MAX_AT_ONCE,
+    Down,
+    EntitlementPublisher,
+    Held,
+    Keys,
+    RedisEntitlements,
+    open_redis,
+)
 from gateway.entitlements.resolver import Found, Resolver
 from policies.facts import CustomerFacts, encode
 from tests.support.ledger_stub import Clock, ScriptedLedger, granted, nothing
@@ -177,12 +185,18 @@ async def test_two_hundred_lookups_at_once_are_one_read_of_redis_and_one_of_sql(
         assert gets == 1 + 2, "the lookup's, and the two of the refill's script"
 
 
-async def test_a_thousand_strangers_at_once_are_all_answered_and_open_no_breaker(
-    server: RedisServer, prefix: str
-) -> None:
+async def test_a_thousand_strangers_at_once_are_all_answered(server: RedisServer, prefix: str) -> None:
     async with process(server.url, prefix, max_entries=2000) as one:
         outcomes = await asyncio.gather(*(one.source(f"cus_{number}") for number in range(1000)))
         assert set(outcomes) == {"sql"}
+
+
+async def test_waiting_in_our_own_queue_is_not_held_against_redis(server: RedisServer, prefix: str) -> None:
+    async with process(server.url, prefix) as one, AsyncExitStack() as crowd:
+        for _ in range(MAX_AT_ONCE):
+            await crowd.enter_async_context(one.redis._room)
+        outcomes = await asyncio.gather(*(one.redis.read(f"cus_{number}") for number in range(20)))
+        assert {type(outcome) for outcome in outcomes} == {Down}
         assert not one.redis.is_open
 
 
