@@ -91,21 +91,23 @@ class Checkouts:
         async with self._database.read() as connection:
             return [_session(row) for row in await connection.execute(query)]
 
-    async def close(self, pair: Pair, id: str, status: SessionStatus, now: float) -> int | None:  # noqa: A002
+    async def close(self, pair: Pair, session: str, status: SessionStatus, now: float) -> int | None:
         """It was seen to end. The customer's new version, or None where it is not ours or had ended before."""
         async with self._database.write() as connection:
-            query = select(checkout_sessions.c.customer).where(_one(pair, id), checkout_sessions.c.status == "open")
+            query = select(checkout_sessions.c.customer).where(
+                _one(pair, session), checkout_sessions.c.status == "open"
+            )
             customer = (await connection.execute(query)).scalar_one_or_none()
             if customer is None or status == "open":
                 return None
             version = await bump(connection, customer, now)
-            await connection.execute(update(checkout_sessions).where(_one(pair, id)).values(status=status))
+            await connection.execute(update(checkout_sessions).where(_one(pair, session)).values(status=status))
             return version
 
-    async def get(self, pair: Pair, id: str) -> CheckoutSession | None:  # noqa: A002
+    async def get(self, pair: Pair, session: str) -> CheckoutSession | None:
         """A session, if we made it."""
         async with self._database.read() as connection:
-            row = (await connection.execute(_sessions(pair).where(checkout_sessions.c.id == id))).first()
+            row = (await connection.execute(_sessions(pair).where(checkout_sessions.c.id == session))).first()
         return None if row is None else _session(row)
 
     async def next_attempt_number(self, pair: Pair, customer: str) -> int:
@@ -133,8 +135,8 @@ async def _spend(connection: AsyncConnection, pair: Pair, customer: str, attempt
     )
 
 
-def _one(pair: Pair, id: str) -> Any:  # noqa: A002
-    return of_pair(checkout_sessions, pair) & (checkout_sessions.c.id == id)
+def _one(pair: Pair, session: str) -> Any:
+    return of_pair(checkout_sessions, pair) & (checkout_sessions.c.id == session)
 
 
 def _sessions(pair: Pair) -> Select[Any]:

@@ -137,7 +137,7 @@ def normalise_url(url: str) -> URL:
         return parsed.set(drivername="sqlite+aiosqlite", database=os.path.abspath(str(parsed.database)))  # noqa: PTH100
     if name in ("postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg_async"):
         return parsed.set(drivername="postgresql+psycopg")
-    raise ValueError(f"{name!r} is no database that the ledger can live in; use sqlite:/// or postgresql://")
+    raise ValueError(f"the ledger can't live in {name!r}; write sqlite:///gateway.db or postgresql://…")
 
 
 def first_line(error: BaseException) -> str:

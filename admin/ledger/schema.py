@@ -109,7 +109,7 @@ async def current_and_head(url: str) -> Revisions | LedgerUnavailable:
 
 
 async def _revisions(database: Database) -> Revisions:
-    scripts = ScriptDirectory.from_config(_config())
+    scripts = ScriptDirectory.from_config(alembic_config())
     head = scripts.get_current_head()
     if head is None:
         raise AssertionError("this package holds no migrations")
@@ -138,12 +138,13 @@ def _current(connection: Connection) -> str | None:
 
 
 def _to_head(connection: Connection) -> None:
-    config = _config()
+    config = alembic_config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
-def _config() -> Config:
+def alembic_config() -> Config:
+    """Of this package's migrations; the connection is put into its `attributes`."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config

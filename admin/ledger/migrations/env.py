@@ -1,6 +1,6 @@
 """How Alembic reaches the ledger: on the connection, and in the transaction, that `schema.py` hands it.
 
-To write a migration after changing `tables.py`: `python -m admin.ledger.migrations "what changes"`.
+To write a migration after changing `tables.py`: `python -m admin.ledger.migrations 0002 "What it changes"`.
 """
 
 from __future__ import annotations

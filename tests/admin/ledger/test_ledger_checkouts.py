@@ -16,15 +16,15 @@ TEST = Pair("acct_1", False)
 NOW = 1_800_000_000
 
 
-async def opened(database: Database, id: str = "cs_1", *, attempt: int = 1, pair: Pair = LIVE, now: int = NOW) -> int:
+async def opened(database: Database, name: str = "cs_1", *, attempt: int = 1, pair: Pair = LIVE, now: int = NOW) -> int:
     return await Checkouts(database).record_opened(
-        pair, id=id, customer="bob", tier="pro", price="price_1", stripe_customer="cus_1", url="https://pay.example/x",
+        pair, id=name, customer="bob", tier="pro", price="price_1", stripe_customer="cus_1", url="https://pay.example/x",
         expires_at=now + 3600, attempt=attempt, now=now,
     )  # fmt: skip
 
 
-def session(id: str = "cs_1") -> CheckoutSession:
-    return CheckoutSession(id, "bob", "pro", "price_1", "cus_1", "https://pay.example/x", "open", NOW, NOW + 3600)
+def session(name: str = "cs_1") -> CheckoutSession:
+    return CheckoutSession(name, "bob", "pro", "price_1", "cus_1", "https://pay.example/x", "open", NOW, NOW + 3600)
 
 
 async def test_an_open_session_is_found_until_it_ends_or_expires(database: Database) -> None:
@@ -79,8 +79,8 @@ async def test_a_session_shows_no_url_where_it_might_be_logged() -> None:
     assert "pay.example" not in repr(session())
 
 
-def price(id: str, amount: int | None = 2900) -> StoredPrice:
-    return StoredPrice(id, "prod_1", "pro_monthly", amount, "usd", "month", 1, True, False, NOW)
+def price(name: str, amount: int | None = 2900) -> StoredPrice:
+    return StoredPrice(name, "prod_1", "pro_monthly", amount, "usd", "month", 1, True, False, NOW)
 
 
 async def test_fetched_prices_replace_those_before_in_their_mode_only(database: Database) -> None:

@@ -148,9 +148,9 @@ async def test_a_pending_event_of_another_mode_or_customer_casts_no_doubt(databa
 
 async def test_the_longest_open_checkout_session_says_until_when_facts_are_doubtful(database: Database) -> None:
     customers, checkouts = Customers(database), Checkouts(database)
-    for id, expires_at in (("cs_1", NOW + 100), ("cs_2", NOW + 300)):
+    for name, expires_at in (("cs_1", NOW + 100), ("cs_2", NOW + 300)):
         await checkouts.record_opened(
-            LIVE, id=id, customer="bob", tier="pro", price="price_1", stripe_customer=None, url="https://stripe.example",
+            LIVE, id=name, customer="bob", tier="pro", price="price_1", stripe_customer=None, url="https://stripe.example",
             expires_at=expires_at, attempt=1, now=NOW,
         )  # fmt: skip
     assert (await customers.read_facts(LIVE, "bob", NOW)).doubtful_until == NOW + 300

@@ -21,12 +21,12 @@ def event(
     event_id: str,
     stripe_customer: str | None = "cus_1",
     *,
-    type: str = "customer.subscription.updated",
+    kind: str = "customer.subscription.updated",
     pair: Pair = LIVE,
     received_at: int = NOW,
 ) -> InboxEvent:
     return InboxEvent(
-        pair, event_id, type, "sub_1", stripe_customer, "snapshot", NOW, received_at, "evt_s", "2025-03-31"
+        pair, event_id, kind, "sub_1", stripe_customer, "snapshot", NOW, received_at, "evt_s", "2025-03-31"
     )
 
 
@@ -98,14 +98,14 @@ async def test_events_of_one_stripe_customer_are_one_piece_of_work(database: Dat
 async def test_events_that_name_no_stripe_customer_are_pieces_of_their_own(database: Database) -> None:
     inbox = Inbox(database)
     for event_id in ("evt_1", "evt_2"):
-        await inbox.store(event(event_id, None, type="price.updated"), NOW)
+        await inbox.store(event(event_id, None, kind="price.updated"), NOW)
     assert [work.event_ids for work in await inbox.due(LIVE, LATER, 10)] == [("evt_1",), ("evt_2",)]
 
 
 async def test_cancellations_come_before_older_work(database: Database) -> None:
     inbox = Inbox(database)
     await inbox.store(event("evt_1", "cus_1"), NOW)
-    await inbox.store(event("evt_2", "cus_2", type="customer.subscription.deleted"), NOW)
+    await inbox.store(event("evt_2", "cus_2", kind="customer.subscription.deleted"), NOW)
     assert [work.stripe_customer for work in await inbox.due(LIVE, LATER, 10)] == ["cus_2", "cus_1"]
     assert [work.stripe_customer for work in await inbox.due(LIVE, LATER, 1)] == ["cus_2"]
 
@@ -175,7 +175,7 @@ async def test_the_lag_is_the_age_of_the_oldest_pending_event(database: Database
 async def test_search_filters_and_comes_in_pages_newest_first(database: Database) -> None:
     inbox = Inbox(database)
     for number in range(5):
-        await inbox.store(event(f"evt_{number}", f"cus_{number % 2}", type=f"type_{number % 2}"), NOW)
+        await inbox.store(event(f"evt_{number}", f"cus_{number % 2}", kind=f"type_{number % 2}"), NOW)
     await inbox.mark(LIVE, "evt_4", "done", "", NOW)
     first = await inbox.search(LIVE, limit=3)
     rest = await inbox.search(LIVE, limit=3, before_seq=first[-1].seq)

@@ -34,9 +34,9 @@ def event(event_id: str, stripe_customer: str | None = "cus_1", pair: Pair = LIV
     return InboxEvent(pair, event_id, "customer.subscription.updated", "sub_1", stripe_customer, "snapshot", NOW, NOW)
 
 
-def subscription(id: str = "sub_1", status: str = "active") -> SubscriptionFact:
+def subscription(name: str = "sub_1", status: str = "active") -> SubscriptionFact:
     item = ItemFact("price_1", "prod_1", "pro_monthly", NOW, NOW + 30 * 86400, 1)
-    return SubscriptionFact(id, status, (item,), created=NOW, cancel_at=NOW + 99, oldest_open_invoice_at=NOW - 5)
+    return SubscriptionFact(name, status, (item,), created=NOW, cancel_at=NOW + 99, oldest_open_invoice_at=NOW - 5)
 
 
 BOUGHT = SyncResult((subscription(),), links=(LinkClaim("bob", "metadata"),), next_edge_at=NOW + 30 * 86400)

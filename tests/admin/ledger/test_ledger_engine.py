@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import IntegrityError
+
+from admin.ledger.engine import Database, LedgerDownError, normalise_url
+from admin.ledger.meta import Meta
+from admin.ledger.opening import LedgerUnavailable, open_database
+from tests.support.ledgers import fresh_postgres, opened
+from tests.support.postgres import shared_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+def test_a_relative_sqlite_path_is_taken_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = normalise_url("sqlite:///gateway.db")
+    assert (url.drivername, url.database) == ("sqlite+aiosqlite", str(tmp_path / "gateway.db"))
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_every_usual_spelling_of_postgresql_is_understood(scheme: str) -> None:
+    url = normalise_url(f"{scheme}://ann:p%40ss@db.example:5433/gate?sslmode=require")
+    assert (url.drivername, url.password, url.port, url.database) == ("postgresql+psycopg", "p@ss", 5433, "gate")
+
+
+@pytest.mark.parametrize("url", ["mysql://a:s3cret@b/c", "s3cret", "", "sqlite://", "sqlite:///:memory:", "//s3cret@x"])
+async def test_a_url_of_another_kind_is_refused_in_a_sentence_that_quotes_no_secret(url: str) -> None:
+    refused = await open_database(url)
+    assert isinstance(refused, LedgerUnavailable)
+    assert refused.detail[0].isupper()
+    assert refused.detail.endswith(".")
+    assert "s3cret" not in refused.detail
+
+
+async def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    refused = await open_database(f"sqlite:///{tmp_path / 'nowhere' / 'x.db'}")
+    assert refused == LedgerUnavailable(f"The ledger can't be made: there is no directory {tmp_path / 'nowhere'}.")
+
+
+async def test_a_directory_is_no_ledger(tmp_path: Path) -> None:
+    refused = await open_database(f"sqlite:///{tmp_path}")
+    assert isinstance(refused, LedgerUnavailable)
+    assert "is a directory" in refused.detail
+
+
+async def test_a_place_that_cannot_be_written_is_named() -> None:
+    refused = await open_database("sqlite:////proc/ledger.db")
+    assert isinstance(refused, LedgerUnavailable)
+    assert "can't be written" in refused.detail
+
+
+async def test_a_file_of_another_kind_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "notes.db"
+    file.write_bytes(b"these are notes\n" * 1000)
+    refused = await open_database(f"sqlite:///{file}")
+    assert refused == LedgerUnavailable(f"The ledger {file} can't be used: file is not a database.")
+    assert file.read_bytes() == b"these are notes\n" * 1000
+
+
+async def test_a_port_where_nobody_listens_is_named_without_the_password() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    refused = await open_database(f"postgresql://ann:s3cret@127.0.0.1:{port}/gate")
+    assert isinstance(refused, LedgerUnavailable)
+    assert f"PostgreSQL at 127.0.0.1:{port} (database gate) can't be used" in refused.detail
+    assert "refused" in refused.detail
+    assert "s3cret" not in refused.detail
+
+
+async def test_a_server_that_accepts_and_never_answers_is_given_up() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+        async with asyncio.timeout(60):
+            refused = await open_database(f"postgresql://ann:s3cret@127.0.0.1:{port}/gate")
+    assert isinstance(refused, LedgerUnavailable)
+    assert "s3cret" not in refused.detail
+
+
+@pytest.mark.postgres
+async def test_a_database_that_is_not_there_is_named() -> None:
+    url = make_url(shared_postgres().url).set(database="nothing_here").render_as_string(hide_password=False)
+    refused = await open_database(url)
+    assert isinstance(refused, LedgerUnavailable)
+    assert 'database "nothing_here" does not exist' in refused.detail
+
+
+@pytest.mark.postgres
+async def test_a_wrong_password_is_said_and_not_shown() -> None:
+    with shared_postgres().fresh_database() as url:
+        # The server of the tests lets everybody in; a role that may not log in is refused at the same point.
+        refused = await open_database(make_url(url).set(username="ann", password="s3cret").render_as_string(False))
+    assert isinstance(refused, LedgerUnavailable)
+    assert "ann" in refused.detail
+    assert "s3cret" not in refused.detail
+
+
+async def test_nothing_of_a_failed_transaction_remains(database: Database) -> None:
+    with pytest.raises(RuntimeError, match="midway"):  # noqa: PT012 -- the block is the transaction
+        async with database.write() as connection:
+            await connection.execute(text("INSERT INTO meta (key, value) VALUES ('a', 'b')"))
+            raise RuntimeError("midway")
+    assert await Meta(database).get("a") is None
+
+
+async def test_a_cancelled_transaction_leaves_nothing_and_blocks_nobody(database: Database) -> None:
+    inside = asyncio.Event()
+
+    async def hang() -> None:
+        async with database.write() as connection:
+            await connection.execute(text("INSERT INTO meta (key, value) VALUES ('a', 'b')"))
+            inside.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(hang())
+    await inside.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await Meta(database).set("c", "d")
+    assert await Meta(database).get("a") is None
+
+
+async def test_a_read_can_write_nothing_on_postgres_and_sees_one_snapshot_on_both(database: Database) -> None:
+    meta = Meta(database)
+    await meta.set("a", "before")
+    async with database.read() as connection:
+        query = text("SELECT value FROM meta WHERE key = 'a'")
+        assert (await connection.execute(query)).scalar_one() == "before"
+        await meta.set("a", "after")
+        assert (await connection.execute(query)).scalar_one() == "before"
+    assert await meta.get("a") == "after"
+
+
+async def test_a_broken_rule_of_the_schema_is_no_outage(database: Database) -> None:
+    with pytest.raises(IntegrityError):
+        async with database.write() as connection:
+            await connection.execute(text("INSERT INTO meta (key) VALUES ('a')"))
+
+
+async def test_an_error_shows_no_parameter(database: Database) -> None:
+    with pytest.raises(IntegrityError) as caught:
+        async with database.write() as connection:
+            await connection.execute(
+                text("INSERT INTO meta (key, value) VALUES (:key, NULL)"), {"key": "signing_key_s3cret"}
+            )
+    assert "s3cret" not in repr(caught.value).replace("s3cret, null", "")
+
+
+async def test_a_block_that_outlasts_its_time_is_an_outage_and_writes_nothing(database: Database) -> None:
+    with pytest.raises(LedgerDownError):  # noqa: PT012 -- the block is the transaction
+        async with database.write(seconds=0.2) as connection:
+            await connection.execute(text("INSERT INTO meta (key, value) VALUES ('a', 'b')"))
+            await asyncio.sleep(0.5)
+            await connection.execute(text("SELECT 1"))
+    assert await Meta(database).get("a") is None
+
+
+async def test_many_readers_and_writers_at_once_all_come_through(database: Database) -> None:
+    meta = Meta(database)
+    await asyncio.gather(*(meta.set(f"key_{n}", str(n)) for n in range(30)), *(meta.get(f"key_{n}") for n in range(30)))
+    assert [await meta.get(f"key_{n}") for n in range(30)] == [str(n) for n in range(30)]
+
+
+async def test_a_sqlite_commit_is_on_disk_before_it_is_acknowledged(tmp_path: Path) -> None:
+    database = await opened(f"sqlite:///{tmp_path / 'x.db'}")
+    async with database.write() as connection:
+        pragmas = [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in _PRAGMAS]
+    await database.dispose()
+    assert dict(zip(_PRAGMAS, pragmas, strict=True)) == _PRAGMAS
+
+
+_PRAGMAS = {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 5000}
+
+
+@pytest.mark.postgres
+async def test_a_postgres_session_is_durable_and_bounded_whatever_the_servers_defaults_are() -> None:
+    with fresh_postgres() as url:
+        options = "-c synchronous_commit=off -c statement_timeout=0"
+        database = await opened(make_url(url).update_query_dict({"options": options}).render_as_string(False))
+        async with database.write() as connection:
+            shown = [(await connection.execute(text(f"SHOW {name}"))).scalar_one() for name in _SETTINGS]
+        await database.dispose()
+    assert dict(zip(_SETTINGS, shown, strict=True)) == _SETTINGS
+
+
+_SETTINGS = {
+    "synchronous_commit": "on",
+    "statement_timeout": "8s",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "15s",
+}
+
+
+class Relay:
+    """A TCP door to the test's PostgreSQL that can be made to swallow everything, as a dead network does."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self.open = asyncio.Event()
+        self.open.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[int]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        url = make_url(self._target)
+        host = str(url.query.get("host") or url.host)
+        if host.startswith("/"):
+            far_reader, far_writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{url.port or 5432}")
+        else:
+            far_reader, far_writer = await asyncio.open_connection(host, url.port or 5432)
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            self._tasks.add(asyncio.create_task(self._pump(source, sink)))
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                await self.open.wait()
+                sink.write(data)
+                await sink.drain()
+        finally:
+            sink.close()
+
+
+@pytest.mark.postgres
+async def test_a_network_that_swallows_everything_is_an_outage_and_its_end_is_noticed() -> None:
+    with fresh_postgres() as url:
+        relay = Relay(url)
+        async with relay.running() as port, asyncio.timeout(90):
+            through = make_url(url).set(host="127.0.0.1", port=port, query={"sslmode": "disable"})
+            database = await opened(through.render_as_string(False))
+            meta = Meta(database)
+            await meta.set("a", "b")
+            relay.open.clear()
+            with pytest.raises(LedgerDownError):
+                await meta.get("a")  # on a pooled session
+            with pytest.raises(LedgerDownError):
+                await asyncio.gather(*(meta.get("a") for _ in range(3)))  # on new ones, too
+            relay.open.set()
+            assert await meta.get("a") == "b"
+            with pytest.raises(LedgerDownError):  # noqa: PT012 -- the block is the transaction
+                async with database.write(seconds=1) as connection:
+                    await connection.execute(text("INSERT INTO meta (key, value) VALUES ('c', 'd')"))
+                    relay.open.clear()  # and so its COMMIT arrives nowhere
+            relay.open.set()
+            await database.dispose()

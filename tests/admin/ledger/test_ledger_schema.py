@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, inspect, text
+
+from admin.ledger.engine import Database
+from admin.ledger.opening import LedgerUnavailable
+from admin.ledger.schema import Revisions, Upgraded, current_and_head, open_ledger, upgrade
+from admin.ledger.tables import metadata
+from tests.support.ledgers import opened
+from tests.support.postgres import shared_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    with shared_postgres().fresh_database() as url:
+        yield url
+
+
+def differences(connection: Connection) -> list[object]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+    return list(compare_metadata(context, metadata))
+
+
+def layout(connection: Connection) -> dict[str, object]:
+    inspector = inspect(connection)
+    return {
+        table: (
+            [(column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns(table)],
+            inspector.get_pk_constraint(table)["constrained_columns"],
+            sorted((key["constrained_columns"], key["referred_table"]) for key in inspector.get_foreign_keys(table)),
+            sorted((index["name"], index["column_names"], index["unique"]) for index in inspector.get_indexes(table)),
+        )
+        for table in sorted(set(inspector.get_table_names()) - {"alembic_version"})
+    }
+
+
+async def test_a_migrated_ledger_is_what_the_tables_say(empty_url: str) -> None:
+    assert isinstance(await upgrade(empty_url), Upgraded)
+    database = await opened(empty_url)
+    async with database.read() as connection:
+        assert await connection.run_sync(differences) == []
+        migrated = await connection.run_sync(layout)
+    async with database.write() as connection:
+        await connection.run_sync(metadata.drop_all)
+        await connection.run_sync(metadata.create_all)
+    async with database.read() as connection:
+        assert await connection.run_sync(layout) == migrated
+    await database.dispose()
+
+
+async def test_upgrading_twice_does_nothing_the_second_time(empty_url: str) -> None:
+    first = await upgrade(empty_url)
+    second = await upgrade(empty_url)
+    assert isinstance(first, Upgraded)
+    assert isinstance(second, Upgraded)
+    assert (first.before, second.before, second.after) == (None, first.after, first.after)
+
+
+async def test_processes_that_upgrade_at_once_all_succeed(empty_url: str) -> None:
+    script = "import asyncio, sys; from admin.ledger.schema import upgrade; print(asyncio.run(upgrade(sys.argv[1])))"
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, empty_url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        for _ in range(3)
+    ]
+    outputs = [(await process.communicate())[0].decode() for process in processes]
+    assert all(output.startswith("Upgraded(") for output in outputs), outputs
+    revisions = await current_and_head(empty_url)
+    assert isinstance(revisions, Revisions)
+    assert revisions.problem is None
+
+
+async def test_a_ledger_newer_than_the_program_is_refused_and_left_alone(ledger_url: str) -> None:
+    database = await opened(ledger_url)
+    async with database.write() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for refused in (await open_ledger(ledger_url), await upgrade(ledger_url)):
+        assert isinstance(refused, LedgerUnavailable)
+        assert "newer than this program" in refused.detail
+    async with database.read() as connection:
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one() == "9999"
+    await database.dispose()
+
+
+async def test_a_sqlite_ledger_is_made_at_start(tmp_path: Path) -> None:
+    database = await open_ledger(f"sqlite:///{tmp_path / 'new.db'}")
+    assert isinstance(database, Database)
+    await database.dispose()
+    assert (tmp_path / "new.db").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.postgres
+async def test_an_empty_postgres_ledger_says_what_to_run() -> None:
+    with shared_postgres().fresh_database() as url:
+        assert await open_ledger(url) == LedgerUnavailable("The ledger is empty: run `gateway db upgrade` once.")
+        await upgrade(url)
+        database = await open_ledger(url)
+        assert isinstance(database, Database)
+        await database.dispose()
+
+
+async def test_looking_at_the_revision_changes_nothing(empty_url: str) -> None:
+    revisions = await current_and_head(empty_url)
+    assert isinstance(revisions, Revisions)
+    assert (revisions.current, revisions.known) == (None, True)
+    assert isinstance(await upgrade(empty_url), Upgraded)
