@@ -7,6 +7,7 @@ from typing import Any, Final, get_args
 
 import yaml
 from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
 
 from policies.schema import Config, Duration, Route
 from policies.units import format_duration
@@ -23,6 +24,12 @@ def effective(config: Config) -> dict[str, Any]:
     return _shown(config)
 
 
+def effective_defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """What each single value of `model` is when it is left out, as it is written; for the JSON Schema."""
+    found = {name: _written(declared, declared.default) for name, declared in model.model_fields.items()}
+    return {name: value for name, value in found.items() if isinstance(value, str | int)}
+
+
 def effective_yaml(config: Config) -> str:
     """The same as a gateway.yaml, which loads again but for what is masked."""
     return yaml.safe_dump(_dollars_doubled(effective(config)), sort_keys=False, allow_unicode=True, width=120)
@@ -35,9 +42,13 @@ def _shown(model: BaseModel) -> dict[str, Any]:
         # An empty list of methods says "none" where it is written, and "all" where it is left out.
         if value is None or (isinstance(model, Route) and value == ()):
             continue
-        is_duration = declared.annotation is float and tuple(declared.metadata) == get_args(Duration)[1:]
-        shown[name] = format_duration(value) if is_duration else _value(value, is_url=name in _URLS)
+        shown[name] = _written(declared, value, is_url=name in _URLS)
     return shown
+
+
+def _written(declared: FieldInfo, value: Any, *, is_url: bool = True) -> Any:
+    is_duration = declared.annotation is float and tuple(declared.metadata) == get_args(Duration)[1:]
+    return format_duration(value) if is_duration else _value(value, is_url=is_url)
 
 
 def _value(value: Any, *, is_url: bool = False) -> Any:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
 from policies.scalars import read_flag, read_whole
-from policies.units import parse_duration
+from policies.units import DURATION_PATTERN, parse_duration
 
 
 def _duration(value: object) -> object:
@@ -33,8 +33,15 @@ def _postgresql(value: object) -> object:
     return "postgresql" + str(value).removeprefix("postgres") if is_short else value
 
 
-Duration = Annotated[float, BeforeValidator(_duration)]
+Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})]
 """Seconds; written ``500ms``, ``30s``, ``5m``, ``48h`` or ``3d``."""
+
+OneOrSeveral = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_one_or_several),
+    WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}}),
+]
+"""A list, or its only entry."""
 
 Whole = Annotated[int, BeforeValidator(read_whole)]
 Flag = Annotated[bool, BeforeValidator(read_flag)]
@@ -108,7 +115,7 @@ class Issuer(Model):
     called: ClassVar[str] = "an issuer"
 
     issuer: str = Field(min_length=1)
-    audience: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
+    audience: OneOrSeveral
     algorithms: tuple[Algorithm, ...] = Field(min_length=1)
     jwks_url: str | None = None
     discovery: Flag = False

@@ -15,6 +15,9 @@ _RATE_SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "hour": 3600, "d": 8640
 
 # The digits are bounded: Decimal overflows at a million of them, and int() gives up at 4,300.
 _DURATION = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
+DURATION_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)$"
+"""What `parse_duration` reads, in the words of JSON Schema."""
+
 _SIZE = re.compile(r"(\d{1,15})(B|KiB|MiB|GiB|KB|MB|GB)", re.ASCII)
 _RATE = re.compile(r"(\d{1,15})/(s|sec|min|h|hour|d|day)", re.ASCII)
 

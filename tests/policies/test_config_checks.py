@@ -364,6 +364,35 @@ def test_a_target_is_an_origin_and_not_the_gateway_itself(target: str, expected:
     assert codes(PUBLIC.replace("'http://127.0.0.1:9000'", f'"{target}"')) == expected
 
 
+@pytest.mark.parametrize("name", ["my api", "", "-api", "a/b", "é"])
+def test_an_upstream_is_named_by_a_plain_word(name: str) -> None:
+    assert codes(PUBLIC.replace("{api:", f"{{'{name}':")) == ["bad-name"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("connect: 10m", []),
+        ("connect: 11m", ["out-of-range"]),
+        ("response: 0s", ["out-of-range"]),
+        ("idle: 0.0ms", ["out-of-range"]),
+    ],
+)
+def test_every_timeout_leaves_some_time(settings: str, expected: list[str]) -> None:
+    assert codes(PUBLIC.replace("9000']", f"9000'], timeouts: {{{settings}}}")) == expected
+
+
+def test_nothing_is_remembered_longer_than_something_only_with_a_warning() -> None:
+    assert codes(f"{PUBLIC}cache: {{max_ttl: 1s, negative_ttl: 2s}}\n") == ["out-of-range"]
+    assert codes(f"{PUBLIC}cache: {{max_ttl: 0s, negative_ttl: 2s}}\n") == ["out-of-range"]
+    assert codes(f"{PUBLIC}cache: {{max_ttl: 2s, negative_ttl: 2s, max_stale: 0s}}\n") == []
+
+
+def test_an_empty_text_is_no_path_and_no_issuer() -> None:
+    assert codes(f"{PUBLIC}routes: [{{path: '', access: public}}]\n") == ["bad-value"]
+    assert codes(with_issuers(issuer(issuer="''"))) == ["bad-value"]
+
+
 # Billing
 
 

@@ -220,6 +220,26 @@ def test_no_message_takes_apart_what_a_variable_holds(value: str) -> None:
         assert part not in rendered or (part == "fd00::/8" and "such as" in rendered)
 
 
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (FileNotFoundError(2, "No such file or directory"), "can't be read: No such file or directory"),
+        (PermissionError(13, "Permission denied"), "can't be read: Permission denied"),
+        (OSError(), "can't be read: OSError"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "can't be read: it is not UTF-8"),
+        (ValueError("embedded null byte"), "can't be read: this is not the name of a file"),
+    ],
+)
+def test_a_secret_file_that_cant_be_read_is_a_problem_like_any_other(problem: Exception, told: str) -> None:
+    def fail(path: str) -> str:
+        raise problem
+
+    loaded = load(MINIMAL + "database: ${file:/run/secrets/x}\n", file="f", environ={}, read_file=fail)
+    (found,) = loaded.diagnostics
+    assert (found.line, found.column, found.code) == (4, 11, "unreadable-file")
+    assert told in found.message
+
+
 # Anything at all
 
 
