@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+from urllib.parse import quote
 
 from policies.spelling import Ambiguous, furthest_reading
 
@@ -58,6 +59,11 @@ class Pattern:
         """Compared as tuples, position by position: of two patterns that match one path the lesser is the more specific."""
         kinds = tuple(Kind.PARAMETER if segment is None else Kind.LITERAL for segment in self.segments)
         return (*kinds, Kind.BELOW) if self.has_below else kinds
+
+    def sample(self) -> bytes:
+        """A target that the pattern matches in its exact spelling."""
+        segments = ["~" if segment is None else quote(segment) for segment in self.segments]
+        return "/".join(("", *segments, *(("",) if self.has_trailing_slash or not segments else ()))).encode("ascii")
 
 
 def parse_pattern(text: str) -> Pattern | str:

@@ -10,11 +10,13 @@ here under the same codes, so that no table comes of them whoever built the conf
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from policies.diagnostics import Severity
+from policies.paths import BadTarget, read_target
 from policies.patterns import host_of, parse_pattern
 from policies.requirement import AUTHENTICATED, PUBLIC, Access, Requirement
 from policies.route_table import (
@@ -91,19 +93,51 @@ def compile_routes(config: Config) -> Compilation:
         for routes in by_host.values()
         for conflict in conflicts_of(sketch(routes))
     ]
-    problems.sort(key=lambda problem: len(config.routes) if problem.route_index is None else problem.route_index)
+
+    def in_order(problem: RouteProblem) -> int:
+        return len(config.routes) if problem.route_index is None else problem.route_index
+
+    problems.sort(key=in_order)
     if isinstance(default, RouteProblem) or any(problem.severity is Severity.ERROR for problem in problems):
         return Compilation(None, tuple(problems))
-    return Compilation(
-        RouteTable(
-            routes=tuple(one.route for one in placed),
-            default=default,
-            hosts=MappingProxyType({host: grow(routes) for host, routes in by_host.items() if host is not None}),
-            any_host=grow(by_host[None]),
-            strictest=max((one.route.strictness for one in placed if one.guards), default=0),
-        ),
-        tuple(problems),
+    table = RouteTable(
+        routes=tuple(one.route for one in placed),
+        default=default,
+        hosts=MappingProxyType({host: grow(routes) for host, routes in by_host.items() if host is not None}),
+        any_host=grow(by_host[None]),
+        strictest=max((one.route.strictness for one in placed if one.guards), default=0),
     )
+    problems += _laxer_under_another_host(placed, table, config)
+    return Compilation(table, tuple(sorted(problems, key=in_order)))
+
+
+def _laxer_under_another_host(placed: list[PlacedRoute], table: RouteTable, config: Config) -> Iterator[RouteProblem]:
+    """Routes of a host that a caller goes round by naming another: `Host` is whatever the caller writes.
+
+    An upstream that is sent the caller's Host can tell the two apart, and is left alone.
+    """
+    for one in placed:
+        route = one.route
+        if route.host is None or config.upstreams[route.upstream].host == "caller":
+            continue
+        sample = read_target(one.pattern.sample())
+        if isinstance(sample, BadTarget):
+            raise TypeError(f"{route.pattern!r} matches nothing that is read: parse_pattern refuses such")
+        method = min(one.named_methods, default="GET")
+        found = table.match(method, "", sample)
+        if (
+            isinstance(found, Matched)
+            and found.route.strictness < route.strictness
+            and found.route.upstream == route.upstream
+        ):
+            yield RouteProblem(
+                route.index,
+                found.route.index if found.route.index >= 0 else None,
+                "laxer-without-host",
+                f"{route.pattern!r} asks for more under the host {route.host!r} than {found.route.label!r} does under any "
+                "other, and the caller chooses the host; give the stricter route no 'host', or the laxer one a host too",
+                Severity.WARNING,
+            )
 
 
 def _compile(

@@ -54,7 +54,7 @@ TARGETS = st.one_of(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(TARGETS)
 @example(b"/.a/b..c/.d.e")
 @example(b"/a./b")
@@ -63,7 +63,7 @@ def test_the_shortcut_for_plain_paths_reads_what_the_careful_way_reads(raw: byte
     assert read_target(raw) == _read_carefully(raw)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(TARGETS)
 def test_what_is_forwarded_is_what_was_sent_and_can_stand_in_a_request_line(raw: bytes) -> None:
     target = read_target(raw)
@@ -75,7 +75,7 @@ def test_what_is_forwarded_is_what_was_sent_and_can_stand_in_a_request_line(raw:
     assert not raw.startswith(b"//")
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(TARGETS)
 def test_no_segment_of_any_reading_is_empty_a_dot_segment_or_holds_a_separator(raw: bytes) -> None:
     target = read_target(raw)
@@ -87,7 +87,7 @@ def test_no_segment_of_any_reading_is_empty_a_dot_segment_or_holds_a_separator(r
             assert not set(segment) & {"/", "\\", "\x00", "\n"}
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(TARGETS, st.lists(st.booleans(), min_size=80, max_size=80))
 def test_encoding_what_needs_no_encoding_changes_no_reading(raw: bytes, choices: list[bool]) -> None:
     target = read_target(raw)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from policies.diagnostics import Severity
+from policies.patterns import Pattern, parse_pattern
+from policies.routes import compile_routes
 from policies.schema import Route
-from tests.support.route_tables import compiled, judged, route, table_of
+from tests.support.route_tables import compiled, config_of, judged, route, table_of
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 
@@ -165,6 +169,15 @@ def test_an_unusual_pattern_that_can_match_is_fine(path: str) -> None:
     assert found(route(path)) == []
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=12).map(lambda text: "/" + text))
+def test_whatever_pattern_is_taken_matches_its_own_spelling(path: str) -> None:
+    pattern = parse_pattern(path)
+    if isinstance(pattern, Pattern):
+        assert judged(table_of(route(path)), pattern.sample().decode()) == path
+        assert judged(table_of(route(path, tier="pro")), pattern.sample().decode()) == path
+
+
 @pytest.mark.parametrize("host", ["h:80", "http://h", "a/b", "*.h", "*", "", "a..b", "é.test", "h.", "a b"])
 def test_a_host_with_more_than_a_name_is_an_error(host: str) -> None:
     assert found(route("/a", host=host)) == [(0, None, "bad-host", ERROR)]
@@ -173,6 +186,27 @@ def test_a_host_with_more_than_a_name_is_an_error(host: str) -> None:
 @pytest.mark.parametrize("method", ["get", "TRACE", "CONNECT", "", "é"])
 def test_a_method_that_no_request_can_be_routed_by_is_an_error(method: str) -> None:
     assert found(route("/a", methods=(method,))) == [(0, None, "bad-method", ERROR)]
+
+
+def test_a_host_that_a_caller_goes_round_by_naming_another_is_warned_of() -> None:
+    strict = route("/v1/{id}/é/**", host="h.test", tier="pro", methods=("PUT",))
+    assert found(route("/**"), strict) == [(1, 0, "laxer-without-host", WARNING)]
+    assert found(route("/", host="h.test", tier="pro"), route("/")) == [(0, 1, "laxer-without-host", WARNING)]
+    assert found(strict, default="public") == [(0, None, "laxer-without-host", WARNING)]
+    assert found(strict) == []
+    assert found(route("/**", tier="enterprise"), strict) == []
+    assert found(route("/**", methods=("GET",)), strict) == []
+    assert found(route("/**", host="g.test"), strict) == []
+    assert (
+        found(route("/**", upstream="two"), strict.model_copy(update={"upstream": "one"}), upstreams=("one", "two"))
+        == []
+    )
+
+
+def test_an_upstream_that_sees_the_callers_host_can_tell_hosts_apart() -> None:
+    config = config_of(route("/**"), route("/a", host="h.test", tier="pro"))
+    upstream = config.upstreams["api"].model_copy(update={"host": "caller"})
+    assert compile_routes(config.model_copy(update={"upstreams": {"api": upstream}})).problems == ()
 
 
 def test_every_problem_is_found_at_once_in_the_order_of_the_file() -> None:

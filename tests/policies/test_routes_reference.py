@@ -205,7 +205,7 @@ def strictness_at(config: Config, verdict: Verdict) -> object:
     return config.default if verdict.index == -1 else strictness(config.routes[verdict.index])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(configs, st.lists(targets, min_size=1, max_size=8), st.sampled_from(METHODS), st.sampled_from(HOSTS))
 def test_the_winner_is_that_of_a_slow_and_obvious_matcher(
     config: Config, sent: list[str], method: str, host: str
@@ -226,7 +226,7 @@ def matches_at_all(config: Config, verdict: Verdict, target: Target) -> bool:
     return verdict.index is None or verdict.index == -1 or matches(config.routes[verdict.index], target) is not None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(configs, st.lists(targets, min_size=1, max_size=5), st.sampled_from(METHODS), st.randoms(use_true_random=False))
 def test_the_order_of_the_file_never_matters(
     config: Config, sent: list[str], method: str, shuffler: random.Random
