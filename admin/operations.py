@@ -76,9 +76,10 @@ class Operations:
             return Rejected(f"{customer} has {which}.")
         ended = f"{revoked.count} grant{'s' if revoked.count > 1 else ''} of {customer} ended."
         left = await self._standing(customer)
-        if left.access_until is None:
+        if left.rank <= self._ladder().everybody_rank:
             return Done(ended)
-        return Done(f"{ended} A subscription still gives '{left.tier}' until {format_time(left.access_until)}.")
+        until = "" if left.access_until is None else f" until {format_time(left.access_until)}"
+        return Done(f"{ended} They still have '{left.tier}'{until}, from what is left or paid for.")
 
     async def block(self, customer: str, *, reason: str, by: str) -> Done | Rejected:
         """Refuse this customer everything."""

@@ -365,6 +365,11 @@ def _request_id(headers: Headers) -> str:
     for name, value in headers:
         if name == b"x-request-id" and _PLAIN_ID.fullmatch(value):
             return value.decode("ascii")
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """Sixteen hex digits."""
     return os.urandom(8).hex()
 
 

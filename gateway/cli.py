@@ -1,2 +1,108 @@
+"""The `gateway` command: a thin skin over what the rooms do, one function a verb.
+
+It decides words and exit codes. The verbs that work on the ledger are in `gateway.cli_ledger`, those that serve in
+`gateway.cli_serve`; what they import is imported when they run, so that `gateway check` starts at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli_ledger import add_ledger_verbs
+from gateway.cli_serve import add_serving_verbs
+from gateway.console import PROBLEMS, ConfigOption, fail, load_or_fail
+from gateway.loading import Unreadable, load_file
+from gateway.version import VERSION
+from policies.diagnostics import render
+
+app = typer.Typer(
+    name="gateway",
+    help="Puts a Stripe subscription in front of any HTTP API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Format(StrEnum):
+    """How `gateway check` writes its findings."""
+
+    TEXT = "text"
+    JSON = "json"
+    GITHUB = "github"
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    sys.stdout.write(f"{VERSION}\n")
+
+
+@app.command()
+def check(
+    config: Annotated[Path, ConfigOption] = Path("gateway.yaml"),
+    output: Annotated[Format, typer.Option("--format", help="How to write what was found.")] = Format.TEXT,
+    show: Annotated[bool, typer.Option("--print", help="Print the effective configuration, secrets masked.")] = False,
+) -> None:
+    """Read gateway.yaml and name every problem at once; exit code 1 if there is an error."""
+    import os  # noqa: PLC0415
+
+    from policies.effective import effective_yaml  # noqa: PLC0415
+
+    loaded = load_file(config, os.environ)
+    if isinstance(loaded, Unreadable):
+        fail(loaded.detail, PROBLEMS)
+    if output is Format.JSON:
+        sys.stdout.write(json.dumps([one.as_dict() for one in loaded.diagnostics], indent=2) + "\n")
+    elif output is Format.GITHUB:
+        sys.stdout.writelines(one.as_github_annotation() + "\n" for one in loaded.diagnostics)
+    elif loaded.diagnostics:
+        sys.stdout.write(render(loaded.diagnostics).rstrip("\n") + "\n")
+    if loaded.ready is None:
+        raise typer.Exit(PROBLEMS)
+    if show:
+        sys.stdout.write(effective_yaml(loaded.ready[0]))
+    elif output is Format.TEXT:
+        routes = len(loaded.ready[0].routes)
+        sys.stderr.write(f"{config} is good: {routes} route{'' if routes == 1 else 's'}.\n")
+
+
+@app.command()
+def token(
+    customer: Annotated[str, typer.Option(help="Whom the token is for.")],
+    lifetime: Annotated[str, typer.Option(help="How long it is good for, such as 1h or 30d.")] = "24h",
+    issuer: Annotated[str | None, typer.Option(help="The issuer, where several have a secret.")] = None,
+    config: Annotated[Path, ConfigOption] = Path("gateway.yaml"),
+) -> None:
+    """Make a development token, for an issuer whose `secret` is in gateway.yaml."""
+    from gateway.credentials import MintProblem, mint_development_token  # noqa: PLC0415
+    from policies.units import parse_duration  # noqa: PLC0415
+
+    loaded, _ = load_or_fail(config, quiet=True)
+    candidates = [one for one in loaded.auth.issuers if one.secret is not None and issuer in {None, one.issuer}]
+    if not candidates:
+        fail("no issuer of gateway.yaml has a secret to sign with; tokens come from your identity provider.", PROBLEMS)
+    try:
+        seconds = round(parse_duration(lifetime))
+    except ValueError as error:
+        fail(f"--lifetime {error}.", 2)
+    made = mint_development_token(candidates[0], customer=customer, lifetime_seconds=seconds, now=time.time())
+    if isinstance(made, MintProblem):
+        fail(made.detail, PROBLEMS)
+    sys.stdout.write(made + "\n")
+
+
+add_serving_verbs(app)
+add_ledger_verbs(app)
+
+
 def main() -> None:
-    """Start."""
+    """The console script."""
+    app()

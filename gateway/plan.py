@@ -11,7 +11,6 @@ from gateway.answers import Answers
 from gateway.credentials import Authenticator
 from gateway.upstream.forward import Upstreams
 from gateway.upstream.headers import TrustedProxies
-from policies.entitlement import BillingRules
 from policies.routes import RouteTable
 from policies.schema import Config
 from policies.tiers import Ladder
@@ -24,7 +23,6 @@ class Plan:
     config: Config
     routes: RouteTable
     ladder: Ladder
-    rules: BillingRules
     authenticator: Authenticator
     answers: Answers
     upstreams: Upstreams

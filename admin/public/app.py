@@ -183,8 +183,14 @@ class _Endpoints:
             return self._refuse(request, Reason.NO_ROUTE, "There is no such reason.")
         reason = Reason(named)
         answer, text = ANSWERS[reason], PAGES[reason]
-        facts = {"reason": reason.value, "status_code": answer.status, "title": answer.title}
-        return page("problem.html", cause=text.cause, remedy=text.remedy, **facts)
+        return page(
+            "problem.html",
+            reason=reason.value,
+            status_code=answer.status,
+            title=answer.title,
+            cause=text.cause,
+            remedy=text.remedy,
+        )
 
     async def _buy(self, customer: str, tier: str, choice: Choice) -> str | NotBought:
         success_url = _success_url(self._ports, customer, tier)

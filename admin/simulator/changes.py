@@ -20,15 +20,20 @@ if TYPE_CHECKING:
 PENDING_SECONDS = 23 * 3600
 PRORATIONS = ("always_invoice", "create_prorations", "none")
 PAYMENT_BEHAVIORS = ("allow_incomplete", "default_incomplete", "error_if_incomplete", "pending_if_incomplete")
+_UNCHARGED = ("trialing", "paused", "incomplete")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The items as they will be, what that costs now, and whether the billing day moves to today."""
+    """The items as they will be, what that costs now, and whether the billing day moves to today.
+
+    `is_charged` is false where nothing that costs anything changes, or nothing is being paid for at present.
+    """
 
     items: list[Item]
     proration: int
     restarts: bool
+    is_charged: bool
 
 
 def read_change(billing: Billing, subscription: Subscription, wanted: list[Params]) -> Change:
@@ -64,12 +69,13 @@ def read_change(billing: Billing, subscription: Subscription, wanted: list[Param
         raise ApiError(
             400, "A subscription must have at least one active plan. To remove the last item, cancel it.", param="items"
         )
-    restarts = restarts and subscription.status not in ("trialing", "paused", "incomplete")
+    restarts = restarts and subscription.status not in _UNCHARGED
     if restarts:
         for item in items:
             item.anchor = item.period_start = billing.now
             item.period_end = billing.period_from(item.price, billing.now, billing.now)
-    return Change(items, _proration(billing, subscription, items, restarts=restarts), restarts)
+    is_charged = subscription.status not in _UNCHARGED and _bought(items) != _bought(subscription.items)
+    return Change(items, _proration(billing, subscription, items, restarts=restarts), restarts, is_charged)
 
 
 def new_item(billing: Billing, subscription: Subscription, price: str, quantity: int) -> Item:
@@ -93,7 +99,7 @@ def recurring_price(billing: Billing, price: str, param: str, currency: str | No
 
 def refuse_unpayable(billing: Billing, subscription: Subscription, change: Change, proration: str) -> None:
     """`payment_behavior=error_if_incomplete`: what can't be charged at once is refused before anything changes."""
-    charged_now = change.restarts or proration == "always_invoice"
+    charged_now = change.is_charged and (change.restarts or proration == "always_invoice")
     amount = change.proration if proration != "none" else _full_price(billing, change.items)
     if charged_now and _is_declined(billing, subscription, amount):
         raise billing.invoicing.decline(billing.store.customers[subscription.customer])
@@ -101,7 +107,7 @@ def refuse_unpayable(billing: Billing, subscription: Subscription, change: Chang
 
 def apply_change(billing: Billing, subscription: Subscription, change: Change, *, proration: str, payment: str) -> None:
     """Put the change in force, or leave it pending. To be called within the event that says it."""
-    if proration == "none" and not change.restarts:
+    if not change.is_charged or (proration == "none" and not change.restarts):
         subscription.items = change.items
         return
     amount = change.proration if proration != "none" else _full_price(billing, change.items)
@@ -137,13 +143,17 @@ def _refuse_twice(items: list[Item], price: str, one: Params) -> None:
         raise ApiError(400, f"The subscription already has an item with the price {price}.", param=one.name("price"))
 
 
+def _bought(items: list[Item]) -> list[tuple[str, str, int]]:
+    return [(item.id, item.price, item.quantity) for item in items]
+
+
 def _full_price(billing: Billing, items: list[Item]) -> int:
     return sum(billing.store.prices[item.price].unit_amount * item.quantity for item in items)
 
 
 def _proration(billing: Billing, subscription: Subscription, items: list[Item], *, restarts: bool) -> int:
     """The price of the rest of the period afterwards, less what was paid for it before; nothing during a trial."""
-    if subscription.status in ("trialing", "paused", "incomplete"):
+    if subscription.status in _UNCHARGED:
         return 0
     before = {item.id: item for item in subscription.items}
     after = {item.id: item for item in items}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from admin.simulator.objects import listing
@@ -11,38 +12,37 @@ from admin.simulator.store import page
 from admin.simulator.wire import ApiError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from admin.simulator.protocol import Call
     from admin.simulator.store import Kept
     from admin.simulator.wire import Json, Params
 
+_COMPARISONS: Final = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+
 
 def answer_list(call: Call, table: dict[str, Kept], found: list[Kept], url: str) -> Json:
     """One page of `found`, out of `table`, as a list object."""
-    shown, has_more = page(table, [one for one in found if in_range(call.params, "created", one.created)], call.params)
+    wanted = in_range(call.params, "created")
+    shown, has_more = page(table, [one for one in found if wanted(one.created)], call.params)
     return listing([call.world.journal.render(one) for one in shown], url, has_more=has_more)
 
 
-def in_range(params: Params, key: str, moment: int) -> bool:
-    """Whether `moment` is what `created` or `created[gte]` and its kin ask for."""
+def in_range(params: Params, key: str) -> Callable[[int], bool]:
+    """What `created`, or `created[gte]` and its kin, ask of a moment."""
     if isinstance(params.tree.get(key), str):
         wanted = params.whole(key)
-        return wanted is None or moment == wanted
-    bounds = params.table(key)
-    for name in bounds.tree:
-        bound = bounds.whole(name)
-        if bound is None:
-            continue
-        kept = {"gt": moment > bound, "gte": moment >= bound, "lt": moment < bound, "lte": moment <= bound}.get(name)
-        if kept is None:
-            raise ApiError(
-                400,
-                f"Received unknown parameter: {bounds.name(name)}",
-                code="parameter_unknown",
-                param=bounds.name(name),
-            )
-        if not kept:
-            return False
-    return True
+        return lambda moment: wanted is None or moment == wanted
+    sent, bounds = params.table(key), []
+    for name in sent.tree:
+        compare = _COMPARISONS.get(name)
+        if compare is None:
+            wrong = sent.name(name)
+            raise ApiError(400, f"Received unknown parameter: {wrong}", code="parameter_unknown", param=wrong)
+        bound = sent.whole(name)
+        if bound is not None:
+            bounds.append((compare, bound))
+    return lambda moment: all(compare(moment, bound) for compare, bound in bounds)
 
 
 def url(params: Params, key: str) -> str | None:

@@ -67,7 +67,7 @@ async def find_pair(gateway: StripeGateway, meta: Meta) -> Pair | Failure:
     """The pair of the gateway's key, from the ledger or else from Stripe."""
     key = f"stripe.account.{gateway.key_digest}"
     known = await meta.get(key)
-    if known is not None:
+    if known:
         return Pair(known, gateway.livemode)
     account = await gateway.account_id(Priority.CUSTOMER)
     if not isinstance(account, str):

@@ -93,7 +93,7 @@ class PriceCatalog:
         self._tiers = tiers
         self._now = now
         self._sellable: dict[str, tuple[ReadPrice, ...]] = {}
-        self._metered: frozenset[str] = frozenset()
+        self._metered: dict[str, bool] = {}
         self.pins: dict[str, str] = {}
         self.problems: tuple[CatalogProblem, ...] = ()
 
@@ -124,7 +124,7 @@ class PriceCatalog:
                 await self._catalog.pin(self._pair, price, tier_name, replace=True)
         self.pins = await self._catalog.pins(self._pair)
         self._sellable = {name: tuple(prices) for name, prices in found.sellable.items()}
-        self._metered = frozenset(price.id for price in found.prices.values() if price.metered)
+        self._metered |= {price.id: price.metered for price in found.prices.values()}
         self.problems = tuple(found.problems)
         for problem in self.problems:
             _log.warning("tier %s: %s %s %s", problem.tier, problem.setting, problem.id, problem.problem)
@@ -144,9 +144,17 @@ class PriceCatalog:
         """The tier's prices as Stripe has them; empty until it was asked."""
         return self._sellable.get(tier, ())
 
-    def price(self, price_id: str) -> ReadPrice | None:
-        """One price on sale."""
-        return next((price for prices in self._sellable.values() for price in prices if price.id == price_id), None)
+    async def is_metered(self, price_id: str, priority: Priority) -> bool | None:
+        """Whether the price is billed by use: as last fetched here, else as Stripe says; None when it can't be asked."""
+        if price_id not in self._metered:
+            answer = await self._gateway.get(path("prices", price_id), priority=priority)
+            if isinstance(answer, StripeUnavailable | StripeRefused):
+                return None
+            price = read_price(answer)
+            if isinstance(price, Malformed):
+                return None
+            self._metered[price_id] = price.metered  # a price never changes in this
+        return self._metered[price_id]
 
     async def _of(self, tier: Tier, found: _Found, priority: Priority) -> list[ReadPrice]:
         prices: list[ReadPrice] = []
@@ -228,7 +236,7 @@ def _stored(price: ReadPrice, is_default: bool, now: int) -> StoredPrice:
     )
 
 
-def _known(tier: Tier, stored: dict[str, StoredPrice], metered: frozenset[str]) -> list[ReadPrice]:
+def _known(tier: Tier, stored: dict[str, StoredPrice], metered: dict[str, bool]) -> list[ReadPrice]:
     """The tier's prices among those stored, in the order of the file."""
     named = [stored[price] for price in tier.prices if price in stored]
     for product in tier.products:
@@ -245,7 +253,7 @@ def _known(tier: Tier, stored: dict[str, StoredPrice], metered: frozenset[str]) 
             currency=price.currency,
             interval=price.interval,
             interval_count=price.interval_count or 1,
-            metered=price.id in metered,
+            metered=metered.get(price.id, False),
         )
         for price in dict.fromkeys(named)
         if price.active and price.interval is not None

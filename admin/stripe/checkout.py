@@ -272,9 +272,12 @@ class CheckoutDesk:
     async def _new_session(
         self, gateway: StripeGateway, wish: _Wish, payer: str, attempt: int
     ) -> CheckoutOutcome | _Again:
+        metered = await self._catalog.is_metered(wish.offer.price, Priority.CUSTOMER)
+        if metered is None:
+            return BillingUnavailable("the price could not be fetched")
         answer = await gateway.post(
             "/v1/checkout/sessions",
-            self._session_params(wish, payer),
+            self._session_params(wish, payer, metered=metered),
             priority=Priority.CUSTOMER,
             idempotency_key=self._key("checkout", wish.customer, attempt, wish.offer.price),
         )
@@ -291,10 +294,9 @@ class CheckoutDesk:
         await self._note(wish, session, session.url, attempt)
         return CheckoutUrl(session.url, "checkout")
 
-    def _session_params(self, wish: _Wish, payer: str) -> dict[str, Any]:
-        price = self._catalog.price(wish.offer.price)
+    def _session_params(self, wish: _Wish, payer: str, *, metered: bool) -> dict[str, Any]:
         line: dict[str, Any] = {"price": wish.offer.price}
-        if price is None or not price.metered:
+        if not metered:  # what is metered has no quantity, and Stripe refuses one
             line["quantity"] = 1
         params: dict[str, Any] = {
             "mode": "subscription",
@@ -316,7 +318,7 @@ class CheckoutDesk:
         now = self._now()
         await self._checkouts.record_opened(
             self._pair,
-            session=session.id,
+            id=session.id,
             customer=wish.customer,
             tier=wish.offer.tier,
             price=wish.offer.price,

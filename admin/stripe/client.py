@@ -86,6 +86,22 @@ def base_address(secret_key: str, api_base: str) -> str | None:
     return SIMULATOR_BASE if secret_key.startswith(SIMULATOR_KEY_PREFIX) else None
 
 
+class HttpxTransport(stripe.HTTPXClient):
+    """The SDK's httpx transport with two repairs, on a client of our own."""
+
+    def __init__(self, timeout: float, base: str | None) -> None:
+        super().__init__(timeout=timeout)
+        # A proxy named in the environment can't reach the simulator on this machine.
+        local = base is not None and urlsplit(base).hostname in _LOOPBACK
+        self._client_async = httpx.AsyncClient(trust_env=not local)
+
+    def _get_request_args_kwargs(self, method: str, url: str, headers: Mapping[str, str], post_data: Any) -> list[Any]:
+        args, kwargs = super()._get_request_args_kwargs(method, url, headers, post_data)
+        # The SDK passes a form that is encoded already as `data`, which httpx deprecates for text and will drop.
+        kwargs["content"] = kwargs.pop("data", None) or None
+        return [args, kwargs]
+
+
 class StripeGateway:
     """Calls to one Stripe account in one mode. Build it inside a running loop and close it at the end."""
 
@@ -106,7 +122,7 @@ class StripeGateway:
         self._jitter = jitter
         self._new_key = new_key
         base = base_address(secret_key, api_base)
-        self._http = _http_client(self._timeout, base)
+        self._http = HttpxTransport(self._timeout, base)
         self._client = stripe.StripeClient(
             secret_key,
             base_addresses={"api": base} if base else None,
@@ -227,11 +243,3 @@ class StripeGateway:
 def _retry_after(problem: stripe.StripeError) -> float | None:
     value = (problem.headers or {}).get("retry-after", "")
     return min(float(value), LONGEST_CALL_SECONDS) if value.isdecimal() else None
-
-
-def _http_client(timeout: float, base: str | None) -> stripe.HTTPXClient:
-    client = stripe.HTTPXClient(timeout=timeout)
-    if base is not None and urlsplit(base).hostname in _LOOPBACK:
-        # A proxy named in the environment can't reach the simulator on this machine.
-        client._client_async = httpx.AsyncClient(trust_env=False)  # noqa: SLF001
-    return client

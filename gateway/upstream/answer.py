@@ -167,6 +167,8 @@ class AnswerReader:
             self._fail("the Transfer-Encoding can't be read")
         if len(self._headers) > _HEADER_COUNT:
             self._fail("there are too many headers")
+        if self._silent_bytes and sum(len(name) + len(value) + 4 for name, value in self._headers) > _HEAD_BYTES:
+            self._fail("the head of the answer is too long")
         self._progressed = True
         self._keep_alive = self._parser.should_keep_alive()
         self.head = AnswerHead(status, self._headers)

@@ -1,0 +1,381 @@
+"""The composition root: joins the rooms into one running process. Nothing here decides about a request.
+
+What can't start says why in a sentence (`CannotStart`); what has started is closed in reverse order, whatever happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from admin.billing import NoBilling
+from admin.control import BackgroundJob, Ledger, LedgerRecords
+from admin.ledger.engine import LedgerDownError
+from admin.ledger.feed import ChangesFeed
+from admin.ledger.leases import Lease
+from admin.ledger.opening import LedgerUnavailable
+from admin.ledger.pair import Pair
+from admin.ledger.schema import open_ledger
+from admin.operations import Operations, Rejected
+from admin.operator.api import OperatorPorts, build_operator_app
+from admin.public.app import build_public_app
+from admin.public.ports import PublicPorts
+from admin.publishing import CachePublisher
+from admin.stripe.opening import Account, AccountProblem, open_account
+from admin.stripe_side import StripeSide
+from gateway.app import Gateway, Verification
+from gateway.entitlements.lifetimes import Lifetimes
+from gateway.entitlements.redis import EntitlementPublisher, RedisEntitlements, open_redis
+from gateway.entitlements.resolver import Found, Resolver
+from gateway.in_force import InForce
+from gateway.operator import Operator
+from gateway.readiness import Readiness
+from gateway.telemetry import AccessLog, Metrics, Telemetry
+from gateway.version import VERSION
+from policies.entitlement import Entitlement, Standing, edge_after
+from policies.facts import CustomerFacts
+from policies.reasons import Reason
+from policies.routes import RouteTable
+from policies.schema import Config
+
+FLUSH_SECONDS: Final = 0.2
+FEED_START_SECONDS: Final = 5.0
+MOST_UNPUBLISHED: Final = 100_000
+NO_ACCOUNT: Final = Pair("none", livemode=False)
+_ANY_TIME: Final = 2.0**60
+
+_log = logging.getLogger(__name__)
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class CannotStart:
+    """What is wrong, where, and what to do."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A gateway that is ready to serve. `operator_token_is_own`: it was made here, and nobody has seen it yet."""
+
+    gateway: Gateway
+    operator: Operator
+    operator_token: str
+    operator_token_is_own: bool
+    refuse_raw: Callable[[Reason, str], bytes]
+    readiness: Readiness
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What gateway.yaml gives or the ledger has made once."""
+
+    ledger_id: str
+    signing_key: str
+    operator_token: str
+    operator_token_is_own: bool
+
+
+@asynccontextmanager
+async def running(config: Config, routes: RouteTable, now: Clock) -> AsyncIterator[Process | CannotStart]:
+    """A gateway with all its background work, until the block ends. `now` is the entitlement clock."""
+    async with AsyncExitStack() as stack:
+        yield await _start(config, routes, now, stack)
+
+
+async def _start(config: Config, routes: RouteTable, now: Clock, stack: AsyncExitStack) -> Process | CannotStart:
+    database = await open_ledger(config.database.get_secret_value())
+    if isinstance(database, LedgerUnavailable):
+        return CannotStart(database.detail)
+    stack.push_async_callback(database.dispose)
+    ledger = Ledger.over(database)
+    try:
+        kept = await read_secrets(config, ledger)
+        account = await open_account(config.billing.stripe, ledger.meta)
+    except LedgerDownError as error:
+        return CannotStart(f"The ledger could not be used: {error}")
+    if isinstance(account, AccountProblem):
+        return CannotStart(account.detail)
+    if account is not None:
+        stack.push_async_callback(account.gateway.aclose)
+    pair = NO_ACCOUNT if account is None else account.pair
+
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, VERSION)
+    in_force = InForce(config, routes, signing_key=kept.signing_key, metrics=metrics)
+    entitlements = await _open_entitlements(in_force, ledger, pair, kept.ledger_id, now, stack)
+    jobs = list(entitlements.jobs)
+    stripe: StripeSide | None = None
+    if account is not None:
+        stripe = await _open_stripe(account, in_force, entitlements, ledger, kept, now, registry)
+        stack.push_async_callback(stripe.aclose)
+        jobs += stripe.jobs
+
+    log = AccessLog(wall=time.time)
+    gateway = Gateway(
+        in_force.plan,
+        resolver=entitlements.resolver,
+        own_endpoints=build_public_app(
+            _public_ports(in_force, entitlements, now), NoBilling() if stripe is None else stripe.billing
+        ),
+        verify_now=_no_stripe_to_ask if stripe is None else _asking(stripe),
+        telemetry=Telemetry(metrics, log),
+        now=now,
+    )
+    if stripe is not None:
+        stripe.on_pins(lambda pins: _use_pins(in_force, entitlements, gateway, pins))
+    readiness = Readiness(
+        ledger_answers=lambda: _answers(ledger),
+        feed_healthy=lambda: entitlements.feed.healthy,
+        redis=entitlements.resolver.health,
+        keys=in_force.authenticator.health,
+        stripe=(lambda: {"state": "off"}) if stripe is None else stripe.health,
+    )
+    operator_app = build_operator_app(_operator_ports(in_force, ledger, pair, stripe, now), VERSION)
+    await _start_background(in_force, entitlements, ledger, jobs, log, stack)
+    return Process(
+        gateway=gateway,
+        operator=Operator(
+            token=kept.operator_token,
+            registry=registry,
+            readiness=readiness.report,
+            before_metrics=_nothing if stripe is None else stripe.refresh_metrics,
+            admin=operator_app,
+        ),
+        operator_token=kept.operator_token,
+        operator_token_is_own=kept.operator_token_is_own,
+        refuse_raw=in_force.refuse_raw,
+        readiness=readiness,
+    )
+
+
+async def read_secrets(config: Config, ledger: Ledger) -> Secrets:
+    """From gateway.yaml, else made once and kept in the ledger. Raises LedgerDownError."""
+    server = config.server
+    own_token = not server.operator_token.get_secret_value()
+    return Secrets(
+        ledger_id=await ledger.meta.get_or_make("ledger_id", lambda: secrets.token_hex(8)),
+        signing_key=server.signing_key.get_secret_value()
+        or await ledger.meta.get_or_make("signing_key", lambda: secrets.token_urlsafe(32)),
+        operator_token=server.operator_token.get_secret_value()
+        or await ledger.meta.get_or_make("operator_token", lambda: secrets.token_urlsafe(24)),
+        operator_token_is_own=own_token,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Entitlements:
+    """The lookup, what keeps it fresh, and its way into Redis where there is one."""
+
+    resolver: Resolver[Entitlement]
+    feed: ChangesFeed
+    publisher: CachePublisher | None
+    jobs: tuple[BackgroundJob, ...]
+
+    async def lookup(self, customer: str) -> Entitlement | None:
+        """None where nothing could be looked up."""
+        found = await self.resolver.lookup(customer)
+        return found.entitlement if isinstance(found, Found) else None
+
+    async def published(self, versions: dict[str, int]) -> None:
+        """After a commit of this process: it forgets at once, the others hear of it from Redis and from `changes`."""
+        for customer, version in versions.items():
+            self.resolver.changed(customer, version)
+        if self.publisher is not None:
+            await self.publisher.published(versions)
+
+
+async def _open_entitlements(
+    in_force: InForce, ledger: Ledger, pair: Pair, ledger_id: str, now: Clock, stack: AsyncExitStack
+) -> _Entitlements:
+    cache, url = in_force.config.cache, in_force.config.redis.get_secret_value()
+    lifetimes = Lifetimes(max_ttl=cache.max_ttl, max_stale=cache.max_stale, negative_ttl=cache.negative_ttl)
+    redis: RedisEntitlements | None = None
+    publisher: CachePublisher | None = None
+    unpublished: list[tuple[str, int]] = []
+    if url:
+        prefix = f"gw:{ledger_id}:{pair.account}:{'live' if pair.livemode else 'test'}"
+        redis = RedisEntitlements(open_redis(url), prefix, lifetimes=lifetimes)
+        client = open_redis(url)
+        stack.push_async_callback(client.aclose)
+        store = EntitlementPublisher(client, prefix, lifetimes=lifetimes, now=now, next_edge=in_force.next_edge)
+        publisher = CachePublisher(store, ledger.customers, ledger.changes, pair, now)
+        waiting = await ledger.changes.unpublished(MOST_UNPUBLISHED, _ANY_TIME)
+        unpublished = [(change.customer, change.version) for change in waiting]
+
+    async def read_facts(customer: str) -> CustomerFacts:
+        return await ledger.customers.read_facts(pair, customer, now())
+
+    feed = ChangesFeed(
+        ledger.database,
+        lambda customer, version: resolver.changed(customer, version),  # noqa: PLW0108 -- the resolver comes next
+        on_gap=lambda: resolver.unconfirm_all(),  # noqa: PLW0108
+    )
+    resolver: Resolver[Entitlement] = Resolver(
+        read_facts=read_facts,
+        derive=in_force.derive,
+        next_edge=lambda entitlement, at: entitlement.next_edge(at),
+        lifetimes=lifetimes,
+        max_entries=cache.max_entries,
+        now=now,
+        monotonic=time.monotonic,
+        feed_healthy=lambda: feed.healthy,
+        redis=redis,
+        unpublished=unpublished,
+        count=in_force.count_lookup,
+    )
+    stack.push_async_callback(resolver.aclose)
+    jobs = (BackgroundJob("publisher", publisher.run),) if publisher is not None else ()
+    return _Entitlements(resolver, feed, publisher, jobs)
+
+
+async def _open_stripe(
+    account: Account,
+    in_force: InForce,
+    entitlements: _Entitlements,
+    ledger: Ledger,
+    kept: Secrets,
+    now: Clock,
+    registry: CollectorRegistry,
+) -> StripeSide:
+    stripe = StripeSide(
+        account,
+        in_force.config,
+        ledger,
+        ladder=lambda: in_force.ladder,
+        edge_after=lambda subscriptions, at: edge_after(subscriptions, in_force.rules, at),
+        published=entitlements.published,
+        namespace=kept.ledger_id,
+        now=now,
+        wall=time.time,
+        registry=registry,
+    )
+    await stripe.load()
+    in_force.known_offers = stripe.offers
+    in_force.use_pins(stripe.pins)
+    return stripe
+
+
+def _use_pins(in_force: InForce, entitlements: _Entitlements, gateway: Gateway, pins: dict[str, str]) -> None:
+    in_force.use_pins(pins)
+    entitlements.resolver.forget_all(in_force.derive)
+    gateway.plan = in_force.plan
+
+
+def _public_ports(in_force: InForce, entitlements: _Entitlements, now: Clock) -> PublicPorts:
+    return PublicPorts(
+        refuse=in_force.refuse,
+        entitlement=entitlements.lookup,
+        ladder=lambda: in_force.ladder,
+        routes=lambda: in_force.routes.routes,
+        offers=in_force.offers,
+        entitlement_now=now,
+        wall=time.time,
+        signing_key=in_force.signing_key,
+        public_url=in_force.config.server.public_url.rstrip("/"),
+        success_url=in_force.config.billing.success_url,
+    )
+
+
+def _operator_ports(
+    in_force: InForce, ledger: Ledger, pair: Pair, stripe: StripeSide | None, now: Clock
+) -> OperatorPorts:
+    async def standing(customer: str) -> Standing:
+        return in_force.derive(await ledger.customers.read_facts(pair, customer, now())).at(now())
+
+    return OperatorPorts(
+        records=LedgerRecords(ledger, pair, now),
+        operations=Operations(ledger.customers, ladder=lambda: in_force.ladder, standing=standing, now=now),
+        derive=in_force.derive,
+        now=now,
+        sync=_no_stripe_to_sync if stripe is None else stripe.sync_now,
+    )
+
+
+async def _start_background(
+    in_force: InForce,
+    entitlements: _Entitlements,
+    ledger: Ledger,
+    jobs: list[BackgroundJob],
+    log: AccessLog,
+    stack: AsyncExitStack,
+) -> None:
+    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    stack.callback(log.flush)
+    tasks = [
+        asyncio.create_task(_flushing(log), name="access log"),
+        asyncio.create_task(entitlements.feed.run(), name="changes"),
+    ]
+    stack.push_async_callback(_cancelled, tasks)
+    try:
+        await asyncio.wait_for(entitlements.feed.started.wait(), FEED_START_SECONDS)
+    except TimeoutError:
+        _log.warning("changes can't be followed yet: answers are confirmed with the ledger meanwhile")
+    entitlements.resolver.start()
+    await in_force.authenticator.start()
+    stack.push_async_callback(in_force.authenticator.stop)
+    for job in jobs:
+        work = Lease(ledger.database, job.name, holder).hold(job.run) if job.leased else job.run()
+        tasks.append(asyncio.create_task(_told_of(job.name, work), name=job.name))
+
+
+async def _told_of(name: str, work: Awaitable[None]) -> None:
+    """A background job that ends by itself has failed: that is said, never swallowed."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        _log.exception("the background job %s has stopped", name)
+        raise
+
+
+async def _flushing(log: AccessLog) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_SECONDS)
+        log.flush()
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _answers(ledger: Ledger) -> bool:
+    try:
+        await ledger.meta.get("ledger_id")
+    except LedgerDownError:
+        return False
+    return True
+
+
+def _asking(stripe: StripeSide) -> Callable[[str], Awaitable[Verification]]:
+    async def verify_now(customer: str) -> Verification:
+        return Verification.VERIFIED if await stripe.verify(customer) else Verification.COULD_NOT
+
+    return verify_now
+
+
+async def _no_stripe_to_ask(_customer: str) -> Verification:
+    """Without Stripe there are only grants, and the ledger knows those."""
+    return Verification.VERIFIED
+
+
+async def _no_stripe_to_sync(_customer: str) -> Rejected:
+    return Rejected("This gateway has no Stripe key, so there is nothing to fetch.")
+
+
+async def _nothing() -> None:
+    return None

@@ -1,0 +1,68 @@
+"""The verbs that serve until they are stopped: run, simulator, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.console import COULD_NOT_START, ConfigOption, fail, load_or_fail
+
+
+def add_serving_verbs(app: typer.Typer) -> None:
+    """Add them to `app`."""
+    app.command()(run)
+    app.command()(simulator)
+    app.command()(demo)
+
+
+def run(config: Annotated[Path, ConfigOption] = Path("gateway.yaml")) -> None:
+    """Run the gateway in front of the API that gateway.yaml names."""
+    from gateway.bootstrap import CannotStart  # noqa: PLC0415
+    from gateway.logs import configure_logging  # noqa: PLC0415
+    from gateway.serve import run_gateway, run_loop  # noqa: PLC0415
+
+    loaded, routes = load_or_fail(config)
+    configure_logging()
+    ended = run_loop(run_gateway(loaded, routes))
+    if isinstance(ended, CannotStart):
+        fail(ended.detail, COULD_NOT_START)
+
+
+def simulator(
+    listen: Annotated[str, typer.Option(help="Where the simulated Stripe listens.")] = "127.0.0.1:12111",
+    webhook: Annotated[str | None, typer.Option(help="Where its events go; by default the gateway's webhook.")] = None,
+    config: Annotated[Path, ConfigOption] = Path("gateway.yaml"),
+) -> None:
+    """Run a local Stripe that sells the tiers of gateway.yaml, with a clock that can be moved."""
+    from gateway.bootstrap import CannotStart  # noqa: PLC0415
+    from gateway.demo import run_simulator  # noqa: PLC0415
+    from gateway.logs import configure_logging  # noqa: PLC0415
+    from gateway.serve import run_loop  # noqa: PLC0415
+
+    loaded, _ = load_or_fail(config, quiet=True)
+    configure_logging()
+    ended = run_loop(run_simulator(loaded, listen, webhook))
+    if isinstance(ended, CannotStart):
+        fail(ended.detail, COULD_NOT_START)
+
+
+def demo(
+    config: Annotated[Path, ConfigOption] = Path("gateway.yaml"),
+    upstream: Annotated[
+        str | None, typer.Option(help="An API of yours instead of httpbin, such as http://127.0.0.1:9000.")
+    ] = None,
+) -> None:
+    """Run the gateway, a local Stripe and httpbin together, and print what to try."""
+    from gateway.bootstrap import CannotStart  # noqa: PLC0415
+    from gateway.demo import prepare_demo, run_demo  # noqa: PLC0415
+    from gateway.logs import configure_logging  # noqa: PLC0415
+    from gateway.serve import run_loop  # noqa: PLC0415
+
+    prepare_demo(upstream)
+    loaded, routes = load_or_fail(config, quiet=True)
+    configure_logging()
+    ended = run_loop(run_demo(loaded, routes, own_upstream=upstream is not None))
+    if isinstance(ended, CannotStart):
+        fail(ended.detail, COULD_NOT_START)

@@ -1,0 +1,210 @@
+"""`gateway demo` and `gateway simulator`: the whole loop on one machine, without an account anywhere.
+
+The demo is the real gateway on the repository's own gateway.yaml. Only three things differ from `gateway run`: Stripe is
+the simulator, the API behind it is httpbin, and both are started here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from admin.simulator import Simulator
+from admin.stripe.client import SIMULATOR_KEY_PREFIX
+from admin.stripe.opening import simulator_address
+from gateway.bootstrap import CannotStart
+from gateway.console import fail
+from gateway.credentials import MintProblem, mint_development_token
+from gateway.serve import serving_gateway
+from gateway.serving import CannotListen, Stop, bind, listener, serving
+from policies.routes import RouteTable
+from policies.schema import Config
+
+HTTPBIN: Final = "127.0.0.1:9000"
+HTTPBIN_START_SECONDS: Final = 20.0
+TOKEN_SECONDS: Final = 30 * 86400
+DEMO_CUSTOMER: Final = "alice"
+
+_log = logging.getLogger(__name__)
+
+
+def prepare_demo(upstream: str | None) -> None:
+    """The environment that gateway.yaml is read with: nothing of a real account may take part in a demo."""
+    key = os.environ.get("STRIPE_SECRET_KEY", "")
+    if key and not key.startswith(SIMULATOR_KEY_PREFIX):
+        fail("the demo plays Stripe itself, and STRIPE_SECRET_KEY is set: unset it, or use `gateway run`.")
+    os.environ["UPSTREAM"] = upstream or f"http://{HTTPBIN}"
+
+
+async def run_simulator(config: Config, listen: str, webhook: str | None) -> CannotStart | None:
+    """A simulated Stripe that sells the tiers of `config`, until it is stopped."""
+    stop = Stop()
+    with stop.on_signals():
+        async with serving_simulator(config, listen, webhook, stop) as started:
+            if isinstance(started, CannotStart):
+                return started
+            _say(f"A simulated Stripe is at http://{listen} (its key is {SIMULATOR_KEY_PREFIX}). Ctrl-C ends it.")
+            await stop.requested.wait()
+    return None
+
+
+@asynccontextmanager
+async def serving_simulator(
+    config: Config, listen: str, webhook: str | None, stop: Stop
+) -> AsyncIterator[Simulator | CannotStart]:
+    """The simulator on its own listener."""
+    bound = bind(listen, "--listen")
+    if isinstance(bound, CannotListen):
+        yield CannotStart(bound.detail)
+        return
+    secret = config.billing.stripe.webhook_secrets.get_secret_value().partition(",")[0].strip()
+    target = webhook or f"{_local_address(config)}/_gateway/stripe/webhook"
+    try:
+        simulator = Simulator(
+            wall_clock=time.time, webhook=[(target, secret)] if secret else [], public_base=f"http://{listen}"
+        )
+    except ValueError as error:
+        bound.close()
+        yield CannotStart(f"the webhook's address can't be used: {error}.")
+        return
+    simulator.seed_from_tiers(config.tiers)
+    async with (
+        simulator.webhooks.run(),
+        serving([(listener(simulator.asgi, drain=1, protocol=HttpToolsProtocol), bound)], stop),
+    ):
+        yield simulator
+
+
+async def run_demo(config: Config, routes: RouteTable, *, own_upstream: bool) -> CannotStart | None:
+    """Simulator, httpbin and gateway together, until stopped."""
+    address = simulator_address(config.billing.stripe)
+    if address is None:
+        return CannotStart(
+            "gateway.yaml names a Stripe key of its own, so there is nothing to simulate: use `gateway run`."
+        )
+    stop = Stop()
+    with stop.on_signals():
+        async with AsyncExitStack() as stack:
+            place = urlsplit(address).netloc
+            simulator = await stack.enter_async_context(serving_simulator(config, place, None, stop))
+            if isinstance(simulator, CannotStart):
+                return simulator
+            if not own_upstream:
+                problem = await stack.enter_async_context(_httpbin())
+                if problem is not None:
+                    return problem
+            started = await stack.enter_async_context(serving_gateway(config, routes, simulator.now, stop))
+            if isinstance(started, CannotStart):
+                return started
+            token = mint_development_token(
+                config.auth.issuers[0], customer=DEMO_CUSTOMER, lifetime_seconds=TOKEN_SECONDS, now=time.time()
+            )
+            if isinstance(token, MintProblem):
+                return CannotStart(token.detail)
+            _say(_tour(config, address, token, started.operator_token))
+            await stop.requested.wait()
+            started.readiness.stopping = True
+    return None
+
+
+@asynccontextmanager
+async def _httpbin() -> AsyncIterator[CannotStart | None]:
+    """Httpbin from its own environment, ended with the demo."""
+    python = Path(os.environ.get("HTTPBIN_VENV", ".venv-httpbin")) / "bin" / "python"
+    if not python.exists():
+        yield CannotStart(
+            f"there is no httpbin at {python}: `make run` installs it, or name your own API with --upstream."
+        )
+        return
+    bound = bind(HTTPBIN, "--upstream")
+    if isinstance(bound, CannotListen):
+        yield CannotStart("port 9000 is needed for httpbin, and in use: stop what uses it, or name it with --upstream.")
+        return
+    bound.close()
+    process = await asyncio.create_subprocess_exec(
+        str(python), "-m", "gunicorn", "--bind", HTTPBIN, "--threads", "8", "--log-level", "warning", "httpbin:app",
+        start_new_session=True,  # Ctrl-C is ours to pass on, after the gateway has finished what is under way
+    )  # fmt: skip
+    try:
+        yield await _until_listening(process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def _until_listening(process: asyncio.subprocess.Process) -> CannotStart | None:
+    host, _, port = HTTPBIN.partition(":")
+    deadline = time.monotonic() + HTTPBIN_START_SECONDS
+    while time.monotonic() < deadline and process.returncode is None:
+        with socket.socket() as probe:
+            probe.setblocking(False)
+            try:
+                await asyncio.get_running_loop().sock_connect(probe, (host, int(port)))
+            except OSError:
+                await asyncio.sleep(0.1)
+                continue
+            return None
+    return CannotStart("httpbin did not start; `make clean run` installs it anew.")
+
+
+def _local_address(config: Config) -> str:
+    """Where this machine reaches the public listener, whatever its public name is."""
+    host, _, port = config.server.listen.rpartition(":")
+    return f"http://{'127.0.0.1' if host.strip('[]') in {'0.0.0.0', '::', ''} else host}:{port}"
+
+
+def _tour(config: Config, simulator: str, token: str, operator_token: str) -> str:
+    api = config.server.public_url
+    return f"""
+The gateway is up. In another terminal, in this order:
+
+  TOKEN={token}
+
+  # 1  a public route: 200 from httpbin
+  curl -i {api}/status/200
+
+  # 2  without a token: 401. With the token of a free user on a paid route: 402, and a link
+  curl -i {api}/headers
+  curl -i -H "Authorization: Bearer $TOKEN" {api}/headers
+
+  # 3  the link: open pay_url in a browser and pay there, or do the same from here
+  PAY=$(curl -s -H "Authorization: Bearer $TOKEN" {api}/headers | sed 's/.*"pay_url": "\\([^"]*\\)".*/\\1/')
+  CHECKOUT=$(curl -s -o /dev/null -w '%{{redirect_url}}' -X POST "$PAY")
+  curl -sL -d card=works "$CHECKOUT"
+
+  # 4  the same request again: 200, and httpbin sees X-Gateway-Tier: pro
+  curl -i -H "Authorization: Bearer $TOKEN" {api}/headers
+
+  # 5  webhooks off, then past the period's end. It renews by itself, so within the leeway nothing changes
+  curl -X POST -d enabled=false {simulator}/_sim/webhooks
+  curl -X POST -d days=32 {simulator}/_sim/clock/advance
+  curl -i -H "Authorization: Bearer $TOKEN" {api}/headers
+
+  #    with auto-renew off, the end of the period ends access: 402 subscription_expired
+  SUB=$(curl -s -u sk_test_simulator: {simulator}/v1/subscriptions | sed 's/.*"id": *"\\(sub_[^"]*\\)".*/\\1/')
+  curl -X POST -d enabled=false {simulator}/_sim/subscriptions/$SUB/auto_renew
+  curl -X POST -d days=32 {simulator}/_sim/clock/advance
+  curl -i -H "Authorization: Bearer $TOKEN" {api}/headers
+
+The simulated Stripe, with a page to drive it:  {simulator}/
+The operator's API and metrics:                 http://{config.server.operator}/docs  (any user name, password {operator_token})
+Customers from the command line:                .venv/bin/gateway customers
+
+Ctrl-C stops everything.
+"""
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")

@@ -1,0 +1,50 @@
+"""`/readyz`: whether to send requests here, and what works less well than it should.
+
+Not ready means that this process should get no new traffic: it is stopping. Degraded means that it works with less than
+usual; that is still ready, because a ledger that is gone is gone for every replica, and taking them all away would
+refuse the customers that their caches know (DESIGN.md, section 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.credentials import KeyHealth, KeyState
+
+
+@dataclass(slots=True)
+class Readiness:
+    """What /readyz asks. `ledger_answers` tries the ledger; `redis` and `stripe` say how those are."""
+
+    ledger_answers: Callable[[], Awaitable[bool]]
+    feed_healthy: Callable[[], bool]
+    redis: Callable[[], str]
+    keys: Callable[[], tuple[KeyHealth, ...]]
+    stripe: Callable[[], dict[str, Any]]
+    stopping: bool = field(default=False)
+
+    async def report(self) -> tuple[bool, dict[str, Any]]:
+        """Whether it is ready, and each part's state."""
+        keys = {health.issuer: health.state.value for health in self.keys()}
+        parts: dict[str, Any] = {
+            "ledger": "ok" if await self.ledger_answers() else "unreachable",
+            "changes": "followed" if self.feed_healthy() else "not followed",
+            "redis": self.redis(),
+            "keys": keys,
+            "stripe": self.stripe(),
+        }
+        degraded = [
+            name
+            for name, is_worse in (
+                ("ledger", parts["ledger"] != "ok"),
+                ("changes", parts["changes"] != "followed"),
+                ("redis", parts["redis"] == "degraded"),
+                ("keys", any(state != KeyState.OK.value for state in keys.values())),
+                ("stripe", parts["stripe"].get("state") not in {"ok", "off"}),
+            )
+            if is_worse
+        ]
+        status = "stopping" if self.stopping else "degraded" if degraded else "ok"
+        return not self.stopping, {"status": status, "degraded": degraded, **parts}

@@ -1,0 +1,116 @@
+"""Running a gateway in this process: bind, join, serve, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import httpx
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from admin.stripe.opening import simulator_address
+from gateway.bootstrap import CannotStart, Process, running
+from gateway.clock import EntitlementClock
+from gateway.listener import gateway_protocol
+from gateway.serving import CannotListen, Stop, bind, listener, serving
+from policies.routes import RouteTable
+from policies.schema import Config
+
+TOKEN_FILE: Final = "gateway.operator-token"
+
+
+def run_loop(work: Awaitable[CannotStart | None]) -> CannotStart | None:
+    """Run to the end on uvloop."""
+
+    async def whole() -> CannotStart | None:
+        return await work
+
+    return uvloop.run(whole())
+
+
+async def run_gateway(config: Config, routes: RouteTable) -> CannotStart | None:
+    """Serve until SIGTERM or SIGINT; `CannotStart` when it didn't come to that."""
+    stop = Stop()
+    with stop.on_signals():
+        async with AsyncExitStack() as stack:
+            clock = EntitlementClock()
+            simulator = simulator_address(config.billing.stripe)
+            if simulator is not None:
+                async with httpx.AsyncClient() as client:
+                    await clock.read(simulator, client)
+                following = asyncio.create_task(clock.follow(simulator))
+                stack.push_async_callback(_ended, following)
+            started = await stack.enter_async_context(serving_gateway(config, routes, clock, stop))
+            if isinstance(started, CannotStart):
+                return started
+            server = config.server
+            _say(
+                f"The API is at {server.public_url} (listening on {server.listen}), the operator's at {server.operator}."
+            )
+            tell_operator_token(started)
+            await stop.requested.wait()
+            started.readiness.stopping = True
+    return None
+
+
+@asynccontextmanager
+async def serving_gateway(
+    config: Config, routes: RouteTable, now: Callable[[], float], stop: Stop
+) -> AsyncIterator[Process | CannotStart]:
+    """Both listeners of one configuration, until the block ends."""
+    sockets: list[socket.socket] = []
+    for address, setting in ((config.server.listen, "server.listen"), (config.server.operator, "server.operator")):
+        bound = bind(address, setting)
+        if isinstance(bound, CannotListen):
+            for opened in sockets:
+                opened.close()
+            yield CannotStart(bound.detail)
+            return
+        sockets.append(bound)
+    async with running(config, routes, now) as process:
+        if isinstance(process, CannotStart):
+            for opened in sockets:
+                opened.close()
+            yield process
+            return
+        drain = config.server.drain
+        public = listener(process.gateway, drain=drain, protocol=gateway_protocol(render_refusal=process.refuse_raw))
+        operator = listener(process.operator, drain=drain, protocol=HttpToolsProtocol)
+        async with serving([(public, sockets[0]), (operator, sockets[1])], stop):
+            yield process
+
+
+def tell_operator_token(process: Process) -> None:
+    """A token that was made here: on a terminal it is shown, otherwise it goes into a file only we can read."""
+    if not process.operator_token_is_own:
+        return
+    if sys.stderr.isatty():
+        _say(f"The operator's token is {process.operator_token}")
+        return
+    path = Path(TOKEN_FILE).resolve()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, 0o600)
+            file.write(process.operator_token + "\n")
+    except OSError as error:
+        _say(f"The operator's token can't be written to {path} ({error.strerror}): set GATEWAY_OPERATOR_TOKEN.")
+        return
+    _say(f"The operator's token is in {path}")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
