@@ -104,7 +104,9 @@ def free_socket() -> socket.socket:
 
 
 def _server(app: Any, *, lifespan: Any = "on") -> uvicorn.Server:
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan=lifespan, ws="none", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan=lifespan, ws="none", timeout_graceful_shutdown=2
+    )
     return uvicorn.Server(config)
 
 
@@ -115,9 +117,10 @@ def _threaded(server: uvicorn.Server, listener: socket.socket) -> Iterator[str]:
     deadline = time.monotonic() + _START_SECONDS
     try:
         while not server.started:
-            assert thread.is_alive() and time.monotonic() < deadline, "the server did not start"
+            assert thread.is_alive(), "the server stopped"
+            assert time.monotonic() < deadline, "the server did not start"
             time.sleep(0.005)
-        yield "http://127.0.0.1:{}".format(listener.getsockname()[1])
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(_START_SECONDS)
@@ -131,10 +134,10 @@ async def serving(app: Any, listener: socket.socket, *, lifespan: Any = "on") ->
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [listener])
         with anyio.fail_after(_START_SECONDS):
-            while not server.started:
+            while not server.started:  # noqa: ASYNC110 - uvicorn tells in no other way
                 await anyio.sleep(0.005)
         try:
-            yield "http://127.0.0.1:{}".format(listener.getsockname()[1])
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
     listener.close()
@@ -151,7 +154,7 @@ def running_simulator(
     """A simulator in a thread. With a `receiver`, its webhooks go there."""
     kept = receiver or Receiver()
     listener = free_socket()
-    base = "http://127.0.0.1:{}".format(listener.getsockname()[1])
+    base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with contextlib.ExitStack() as stack:
         webhook = []
         if receiver is not None:
@@ -174,7 +177,7 @@ async def serving_simulator(
 ) -> AsyncIterator[tuple[Simulator, str]]:
     """A simulator in this event loop, and its base URL."""
     listener = free_socket()
-    base = "http://127.0.0.1:{}".format(listener.getsockname()[1])
+    base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     simulator = Simulator(wall_clock=wall_clock, webhook=webhook, public_base=base, retry_seconds=retry_seconds)
     simulator.seed(offers)
     async with serving(simulator.asgi, listener):

@@ -1,0 +1,151 @@
+"""The controls under /_sim and the front page, by JSON, by form, and by mistake."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from admin.simulator import Simulator
+from tests.support.simulator import Receiver, Running, running_simulator
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml"}
+
+
+@pytest.fixture
+def sim() -> Iterator[Running]:
+    with running_simulator(receiver=Receiver()) as running:
+        yield running
+
+
+def subscription_of(sim: Running) -> Any:
+    client = sim.stripe()
+    customer = client.v1.customers.create({"name": "<b>Mallory</b>"})
+    return client.v1.subscriptions.create({"customer": customer.id, "items": [{"price": "price_ent"}]})
+
+
+@pytest.mark.parametrize("as_form", [True, False])
+def test_the_clock_moves_forward_by_seconds_days_or_to_a_moment(sim: Running, as_form: bool) -> None:
+    def advance(**body: Any) -> float:
+        sent: Any = {"data": body} if as_form else {"json": body}
+        answer = sim.http.post(f"{sim.base}/_sim/clock/advance", **sent)
+        assert answer.status_code == 200
+        return float(answer.json()["offset"])
+
+    assert advance(seconds=90) == 90
+    assert advance(days=1.5) == 90 + 1.5 * 86400
+    now = sim.http.get(f"{sim.base}/_sim/clock").json()["now"]
+    advance(to=now + 1000)
+    assert sim.http.get(f"{sim.base}/_sim/clock").json()["now"] == pytest.approx(now + 1000, abs=60)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"seconds": -1},
+        {"seconds": "nan"},
+        {"seconds": "1e999"},
+        {"seconds": "soon"},
+        {"days": 100000},
+        {"days": 1, "seconds": 1},
+        {"to": 5},
+        {"to": "tomorrow"},
+        {"to": "2027-01-31T12:00:00"},
+        {"to": "9999-01-01T00:00:00Z"},
+        {"to": "nan"},
+        {"seconds": {"a": 1}},
+    ],
+)
+def test_a_step_that_can_not_be_is_a_400_with_a_sentence_and_moves_nothing(sim: Running, body: dict[str, Any]) -> None:
+    answer = sim.http.post(f"{sim.base}/_sim/clock/advance", json=body)
+    assert answer.status_code == 400
+    assert len(answer.json()["error"]["message"]) > 10
+    assert sim.http.get(f"{sim.base}/_sim/clock").json()["offset"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("webhooks", {}),
+        ("webhooks", {"enabled": "perhaps"}),
+        ("settings", {"after_final_failure": "party"}),
+        ("settings", {"retry_days": [0]}),
+        ("settings", {"retry_days": [1] * 21}),
+        ("settings", {"draft_seconds": -1}),
+        ("faults", {}),
+        ("faults", {"api": "418"}),
+        ("faults", {"api": "500", "delivery": "drop"}),
+        ("faults", {"api": "500", "count": 0}),
+        ("faults", {"api": "hang", "seconds": -1}),
+    ],
+)
+def test_a_control_that_makes_no_sense_is_a_400(sim: Running, path: str, body: dict[str, Any]) -> None:
+    assert sim.http.post(f"{sim.base}/_sim/{path}", json=body).status_code == 400
+
+
+def test_controls_of_what_is_not_there_are_a_404(sim: Running) -> None:
+    for path in ("customers/cus_nope/card", "subscriptions/sub_nope/auto_renew"):
+        assert sim.http.post(f"{sim.base}/_sim/{path}", json={"works": True, "enabled": True}).status_code == 404
+
+
+def test_automatic_renewal_is_switched_off_and_on(sim: Running) -> None:
+    subscription = subscription_of(sim)
+    off = sim.control(f"subscriptions/{subscription.id}/auto_renew", enabled=False)
+    assert (off["cancel_at_period_end"], off["cancel_at"]) == (True, off["items"]["data"][0]["current_period_end"])
+    on = sim.control(f"subscriptions/{subscription.id}/auto_renew", enabled=True)
+    assert (on["cancel_at_period_end"], on["cancel_at"]) == (False, None)
+    sim.stripe().v1.subscriptions.cancel(subscription.id)
+    answer = sim.http.post(f"{sim.base}/_sim/subscriptions/{subscription.id}/auto_renew", json={"enabled": True})
+    assert answer.status_code == 400
+
+
+def test_every_button_of_the_front_page_works_and_leads_back_to_it(sim: Running) -> None:
+    subscription_of(sim)
+    page = sim.http.get(sim.base, headers=BROWSER).text
+    assert "<script" not in page
+    assert "&lt;b&gt;Mallory" in page or "Mallory" not in page
+    forms = re.findall(r'<form method="post" action="([^"]+)">(.*?)</form>', page)
+    assert len(forms) >= 7
+    for action, inside in forms:
+        fields = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', inside))
+        answer = sim.http.post(sim.base + action, data=fields, headers=BROWSER)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/"), action
+    after = sim.http.get(sim.base, headers=BROWSER)
+    assert after.status_code == 200
+    assert "Switch webhooks on" in after.text
+    assert "Let it work" in after.text
+
+
+def test_every_control_stands_in_the_openapi_document_with_what_may_be_sent(sim: Running) -> None:
+    paths = sim.http.get(f"{sim.base}/openapi.json").json()["paths"]
+    assert set(paths) >= {
+        "/_sim/clock",
+        "/_sim/clock/advance",
+        "/_sim/webhooks",
+        "/_sim/deliveries",
+        "/_sim/customers/{identifier}/card",
+        "/_sim/subscriptions/{identifier}/auto_renew",
+        "/_sim/settings",
+        "/_sim/faults",
+    }
+    for path, methods in paths.items():
+        if "post" in methods:
+            content = methods["post"]["requestBody"]["content"]
+            assert set(content) == {"application/json", "application/x-www-form-urlencoded"}, path
+
+
+def test_pages_of_what_is_not_there_say_so(sim: Running) -> None:
+    for path in ("c/pay/cs_nope", "i/in_nope", "p/session/bps_nope"):
+        assert sim.http.get(f"{sim.base}/{path}").status_code == 404
+        assert sim.http.post(f"{sim.base}/{path}").status_code in (404, 405)
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:80", "ftp://127.0.0.1/", "http://"])
+def test_an_address_that_is_no_url_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match="not a URL"):
+        Simulator(wall_clock=lambda: 0.0, public_base=url)
+    with pytest.raises(ValueError, match="not a URL"):
+        Simulator(wall_clock=lambda: 0.0, public_base="http://127.0.0.1:1", webhook=[(url, "whsec")])
