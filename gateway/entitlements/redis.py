@@ -17,7 +17,6 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -29,6 +28,7 @@ from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.entitlements.lifetimes import Lifetimes
+from gateway.entitlements.tasks import end
 from policies.facts import CustomerFacts, decode, encode
 
 logger = logging.getLogger(__name__)
@@ -197,9 +197,7 @@ class RedisEntitlements:
     async def aclose(self) -> None:
         """Stop probing. The client belongs to whoever opened it."""
         if self._probing is not None:
-            self._probing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._probing
+            await end([self._probing])
 
     async def _get(self, key: str) -> bytes | str | None:
         try:

@@ -18,8 +18,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, TypeVar
 
@@ -28,6 +28,7 @@ from gateway.entitlements.floors import Floors
 from gateway.entitlements.lifetimes import Lifetimes
 from gateway.entitlements.local import Entry, Memory
 from gateway.entitlements.redis import Down, Held, RedisEntitlements
+from gateway.entitlements.tasks import end
 from policies.facts import CustomerFacts
 
 logger = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class Resolver(Generic[E]):
         self._background: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
         self._generation = 0
-        self._unheard_at = monotonic()
+        self._unheard_at = -sys.float_info.max  # above the -inf of what was never confirmed
         self._followed_at = -math.inf
         self._doubted_until = -math.inf
         if redis is not None:
@@ -130,12 +131,7 @@ class Resolver(Generic[E]):
         """Let lookups under way end (each is bounded), and stop everything else."""
         if self._flights:
             await asyncio.wait([flight.task for flight in self._flights.values()])
-        tasks = [*self._background, *([self._following] if self._following else [])]
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await end([*self._background, *([self._following] if self._following else [])])
         if self._redis is not None:
             await self._redis.aclose()
 
@@ -199,7 +195,7 @@ class Resolver(Generic[E]):
         return (
             now < entry.edge
             and at < entry.fresh_until
-            and entry.confirmed_at >= confirmed_since
+            and entry.confirmed_at > confirmed_since
             and entry.generation == self._generation
         )
 
@@ -225,7 +221,7 @@ class Resolver(Generic[E]):
     def _outlasts_its_sources(self, entry: Entry[E], at: float) -> bool:
         if entry.facts.is_empty:
             return False
-        heard_of = entry.confirmed_at >= self._unheard_at
+        heard_of = entry.confirmed_at > self._unheard_at
         known_at = max(entry.read_at, self._followed_at) if heard_of else entry.read_at
         return at < known_at + self._lifetimes.max_stale
 
