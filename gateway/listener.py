@@ -193,7 +193,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._reading_head:
             self._head_so_far += data
         if self._discarded_bytes > self.limits.drain_bytes:
-            self._abort()
+            self._stop_draining()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -449,11 +449,13 @@ class GatewayProtocol(HttpToolsProtocol):
     def _discard(self, count: int) -> None:
         self._discarded_bytes += count
         if self._lingering and self._discarded_bytes > self.limits.drain_bytes:
-            self._abort()
+            self._stop_draining()
 
     def _linger(self) -> None:
         """Close in stages: a close with unread bytes resets the connection, and the caller may lose the answer (RFC 9112, section 9.6)."""
         self._deaf = True
+        if self._lingering:
+            return
         self._lingering = True
         self._discarded_bytes = 0
         if self.transport.can_write_eof():
@@ -462,6 +464,12 @@ class GatewayProtocol(HttpToolsProtocol):
             self._in_time(self.limits.drain_seconds, self._abort)
         else:
             self._close()
+
+    def _stop_draining(self) -> None:
+        """Enough was read away. Reading no more holds the caller back without a reset, so that he can still read his answer."""
+        if not self.transport.is_closing():
+            self._linger()
+            self.flow.pause_reading()
 
     def _close(self) -> None:
         """Close once what is written has been taken, which also has its time."""

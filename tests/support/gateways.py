@@ -110,7 +110,11 @@ async def listening(
     try:
         yield sock.getsockname()
     finally:
-        server.should_exit = True
+        # Not `server.shutdown`, which sleeps: nothing here is to be finished gracefully.
+        for listener in server.servers:
+            listener.close()
         for connection in list(server.server_state.connections):
             connection.transport.abort()
-        await server.shutdown(sockets=[sock])
+        if server.server_state.tasks:
+            _, still_running = await asyncio.wait(server.server_state.tasks, timeout=5)
+            assert not still_running, "a request outlived its connection"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,6 +56,12 @@ class Visit:
         self.writer.write(data)
         await self.writer.drain()
 
+    def reset(self) -> None:
+        """Die at once, with a RST."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
     def _complete(self, head: bytes) -> bool:
         body = self.received[len(head) :]
         if b"\r\ntransfer-encoding: chunked\r\n" in head:
@@ -81,7 +89,7 @@ class ScriptedUpstream:
         self.visits: list[Visit] = []
         self.address = ("127.0.0.1", 0)
         self._arrived = asyncio.Condition()
-        self._failed: BaseException | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def url(self) -> str:
@@ -92,6 +100,20 @@ class ScriptedUpstream:
         async with self._arrived:
             await asyncio.wait_for(self._arrived.wait_for(lambda: len(self.visits) > number), 10)
         return self.visits[number]
+
+    def arrive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.append(asyncio.create_task(self._serve(reader, writer)))
+
+    async def end(self) -> None:
+        """Drop every connection; what a script raised is raised here."""
+        for visit in self.visits:
+            visit.writer.transport.abort()
+        _, still_running = await asyncio.wait(self._tasks, timeout=2) if self._tasks else (set(), set())
+        for task in still_running:
+            task.cancel()
+        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         visit = Visit(reader, writer)
@@ -115,14 +137,13 @@ async def scripted_upstream(
 ) -> AsyncIterator[ScriptedUpstream]:
     """An upstream on a free port for the length of the block."""
     upstream = ScriptedUpstream(script)
-    server = await asyncio.start_server(upstream._serve, "127.0.0.1", 0, ssl=tls, backlog=1024)
+    server = await asyncio.start_server(upstream.arrive, "127.0.0.1", 0, ssl=tls, backlog=1024)
     upstream.address = server.sockets[0].getsockname()[:2]
     try:
         yield upstream
     finally:
         server.close()
-        for visit in upstream.visits:
-            visit.writer.transport.abort()
+        await upstream.end()
 
 
 def saying(answer: bytes) -> Callable[[Visit], Awaitable[None]]:
