@@ -180,20 +180,26 @@ The gateway is up. In another terminal, in this order:
   curl -i -H "Authorization: Bearer $TOKEN" {api}/headers
 
   # 3  the link: open pay_url in a browser and pay there, or do the same from here
-  PAY=$(curl -s -H "Authorization: Bearer $TOKEN" {api}/headers | sed 's/.*"pay_url": "\\([^"]*\\)".*/\\1/')
+  PAY=$(curl -s -H "Authorization: Bearer $TOKEN" {api}/headers | grep -o '"pay_url": "[^"]*' | cut -d'"' -f4)
   CHECKOUT=$(curl -s -o /dev/null -w '%{{redirect_url}}' -X POST "$PAY")
   curl -sL -d card=works "$CHECKOUT"
 
   # 4  the same request again: 200, and httpbin sees X-Gateway-Tier: pro
   curl -i -H "Authorization: Bearer $TOKEN" {api}/headers
 
-  # 5  webhooks off, then past the period's end. It renews by itself, so within the leeway nothing changes
+  # 5  webhooks off, then a day past the period's end: it renews by itself, and the leeway lets it be late. 200
   curl -X POST -d enabled=false {simulator}/_sim/webhooks
-  curl -X POST -d days=32 {simulator}/_sim/clock/advance
+  curl -X POST -d days=31 {simulator}/_sim/clock/advance
   curl -i -H "Authorization: Bearer $TOKEN" {api}/headers
 
-  #    with auto-renew off, the end of the period ends access: 402 subscription_expired
-  SUB=$(curl -s -u sk_test_simulator: {simulator}/v1/subscriptions | sed 's/.*"id": *"\\(sub_[^"]*\\)".*/\\1/')
+  #    past the leeway, and Stripe can't be asked either: refused, but as 503; nobody is told to pay twice
+  curl -X POST -d api=500 -d count=1000 {simulator}/_sim/faults
+  curl -X POST -d days=40 {simulator}/_sim/clock/advance
+  curl -i -H "Authorization: Bearer $TOKEN" {api}/headers
+  curl -X DELETE {simulator}/_sim/faults
+
+  #    with auto-renew off, the end of the period ends access, webhook or not: 402 subscription_expired
+  SUB=$(curl -s -u sk_test_simulator: {simulator}/v1/subscriptions | grep -o 'sub_[0-9a-f]*' | head -1)
   curl -X POST -d enabled=false {simulator}/_sim/subscriptions/$SUB/auto_renew
   curl -X POST -d days=32 {simulator}/_sim/clock/advance
   curl -i -H "Authorization: Bearer $TOKEN" {api}/headers

@@ -72,6 +72,8 @@ class Entitlement:
     """Each subscription with the highest tier among its items, whether it is open or not."""
     unmapped: tuple[str, ...]
     """Paying subscriptions none of whose items belongs to a tier: shown to the operator."""
+    unknown_statuses: tuple[str, ...]
+    """Statuses that this version has never heard of; they give nothing."""
 
     def at(self, now: float) -> Standing:
         """What holds at `now`."""
@@ -132,6 +134,7 @@ def derive(facts: CustomerFacts, ladder: Ladder, rules: BillingRules) -> Entitle
         stripe_edges=stripe_edges,
         ranked=tuple(ranked),
         unmapped=tuple(unmapped),
+        unknown_statuses=tuple(one.status for one in facts.subscriptions if one.status not in KNOWN_STATUSES),
     )
 
 
