@@ -35,9 +35,7 @@ class Customers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def grant(
-        self, customer: str, tier: str, until: int | None, reason: str, by: str, now: float
-    ) -> int:
+    async def grant(self, customer: str, tier: str, until: int | None, reason: str, by: str, now: float) -> int:
         """Give a tier by hand, until a time or (None) without end. The customer's new version."""
         async with self._database.write() as connection:
             version = await bump(connection, customer, now)

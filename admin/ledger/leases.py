@@ -50,6 +50,7 @@ class Lease:
         # Death to takeover: ttl + one retry, 27.5 s with the usual ttl.
         self._retry_every = ttl / 10
         self._held_until = float("-inf")
+        self._renewal: asyncio.Future[bool] | None = None
 
     @property
     def held(self) -> bool:
@@ -86,9 +87,14 @@ class Lease:
             _log.warning("lease %s was lost by %s", self.name, self.holder)
             return False
         finally:
+            self._held_until = float("-inf")
             for task in (keeping, working):
                 task.cancel()
             await asyncio.gather(keeping, working, return_exceptions=True)
+            # A renewal still under way would, after the lease was given back, take it again for nobody.
+            if self._renewal is not None:
+                self._renewal.cancel()
+                await asyncio.gather(self._renewal, return_exceptions=True)
 
     async def _keep(self) -> None:
         """Renew; return when the lease is lost, or might be."""
@@ -98,20 +104,18 @@ class Lease:
             await asyncio.sleep(max(0.0, min(renew_at, self._held_until) - clock()))
             if not self.held:
                 return
-            renewal = asyncio.ensure_future(self._take())
+            # Shielded: ending a query that hangs takes longer than the job may still run.
+            self._renewal = asyncio.ensure_future(self._take())
             try:
                 async with asyncio.timeout(self._held_until - clock()):
-                    ours = await asyncio.shield(renewal)
+                    ours = await asyncio.shield(self._renewal)
             except TimeoutError:
                 return
             except LedgerDownError as error:
                 _log.warning("lease %s could not be renewed: %s", self.name, error)
                 renew_at = clock() + self._retry_every
                 continue
-            finally:
-                renewal.add_done_callback(_seen)
             if not ours:
-                self._held_until = float("-inf")
                 return
             renew_at = clock() + self._renew_every
 
@@ -153,9 +157,3 @@ class Lease:
 
 
 _POSTGRES_CLOCK: Final = "extract(epoch from clock_timestamp())::double precision"
-
-
-def _seen(renewal: asyncio.Future[bool]) -> None:
-    """A renewal that outlived its use has nobody to raise to."""
-    if not renewal.cancelled():
-        renewal.exception()

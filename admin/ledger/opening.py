@@ -11,7 +11,7 @@ import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import aiosqlite
 import psycopg
@@ -22,6 +22,9 @@ from admin.ledger.sqlite import BUSY_SECONDS
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
+
+_OLDEST_POSTGRES: Final = 13
+"""The first with pg_current_xact_id, by which changes.py misses no commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,10 @@ async def open_database(url: str) -> Database | LedgerUnavailable:
         if database.is_sqlite:
             await _prepare_sqlite(database)
         else:
-            async with database.read(seconds=8) as connection:
-                await connection.execute(text("SELECT 1"))
+            problem = await _server_problem(database)
+            if problem is not None:
+                await database.dispose()
+                return LedgerUnavailable(f"{_where(parsed)} can't be used: {problem}.")
     except LedgerDownError as error:
         await database.dispose()
         return LedgerUnavailable(without_secrets(parsed, _explained(parsed, error)))
@@ -89,15 +94,28 @@ async def _prepare_sqlite(database: Database) -> None:
         await connection.execute(text("SELECT count(*) FROM sqlite_master"))
 
 
+async def _server_problem(database: Database) -> str | None:
+    async with database.read(seconds=8) as connection:
+        shown = text("SELECT current_setting('server_version_num')::int, pg_is_in_recovery()")
+        version, standby = (await connection.execute(shown)).one()
+    if version < _OLDEST_POSTGRES * 10_000:
+        return f"it is version {version // 10_000}, and {_OLDEST_POSTGRES} is the oldest that will do"
+    return "it is a standby and can't be written" if standby else None
+
+
+def _where(url: URL) -> str:
+    host = url.host or url.query.get("host") or "localhost"
+    port = f":{url.port}" if url.port else ""
+    return f"PostgreSQL at {host}{port} (database {url.database or url.username})"
+
+
 def _explained(url: URL, error: LedgerDownError) -> str:
     if url.get_backend_name() == "sqlite":
         return f"The ledger {url.database} can't be used: {error}."
-    where = url.host or url.query.get("host") or "localhost"
-    port = f":{url.port}" if url.port else ""
     cause = error.__cause__
     original = getattr(cause, "orig", None) or cause
     said = " ".join(str(original).split()) if isinstance(original, psycopg.Error) else str(error)
-    return f"PostgreSQL at {where}{port} (database {url.database or url.username}) can't be used: {said}"
+    return f"{_where(url)} can't be used: {said}"
 
 
 def _sentence(message: str) -> str:

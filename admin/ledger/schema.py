@@ -15,8 +15,9 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
-from admin.ledger.engine import Database, LedgerDownError
+from admin.ledger.engine import Database, LedgerDownError, first_line, without_secrets
 from admin.ledger.opening import LedgerUnavailable, open_database
 
 if TYPE_CHECKING:
@@ -69,9 +70,9 @@ async def open_ledger(url: str) -> Database | LedgerUnavailable:
         if database.is_sqlite and revisions.problem is not None and revisions.known:
             await _upgrade(database)
             revisions = await _revisions(database)
-    except LedgerDownError as error:
+    except (LedgerDownError, DBAPIError) as error:
         await database.dispose()
-        return LedgerUnavailable(f"The ledger could not be read: {error}")
+        return _unusable(database, "made ready", error)
     if revisions.problem is not None:
         await database.dispose()
         return LedgerUnavailable(revisions.problem)
@@ -89,8 +90,8 @@ async def upgrade(url: str) -> Upgraded | LedgerUnavailable:
             return LedgerUnavailable(before.problem or "")
         await _upgrade(database)
         return Upgraded(before.current, before.head)
-    except LedgerDownError as error:
-        return LedgerUnavailable(f"The ledger could not be upgraded: {error}")
+    except (LedgerDownError, DBAPIError) as error:
+        return _unusable(database, "upgraded", error)
     finally:
         await database.dispose()
 
@@ -102,8 +103,8 @@ async def current_and_head(url: str) -> Revisions | LedgerUnavailable:
         return database
     try:
         return await _revisions(database)
-    except LedgerDownError as error:
-        return LedgerUnavailable(f"The ledger could not be read: {error}")
+    except (LedgerDownError, DBAPIError) as error:
+        return _unusable(database, "read", error)
     finally:
         await database.dispose()
 
@@ -117,6 +118,11 @@ async def _revisions(database: Database) -> Revisions:
         current = await connection.run_sync(_current)
     known = current is None or current in {script.revision for script in scripts.walk_revisions()}
     return Revisions(current, head, known)
+
+
+def _unusable(database: Database, attempt: str, error: Exception) -> LedgerUnavailable:
+    said = without_secrets(database.url, first_line(error))
+    return LedgerUnavailable(f"The ledger could not be {attempt}: {said}.")
 
 
 async def _upgrade(database: Database) -> None:

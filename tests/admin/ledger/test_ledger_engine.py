@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,10 @@ from admin.ledger.meta import Meta
 from admin.ledger.opening import LedgerUnavailable, open_database
 from tests.support.ledgers import fresh_postgres, opened
 from tests.support.postgres import shared_postgres
+from tests.support.relay import Relay
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    pass
 
 
 def test_a_relative_sqlite_path_is_taken_from_the_working_directory(
@@ -201,53 +202,12 @@ _SETTINGS = {
 }
 
 
-class Relay:
-    """A TCP door to the test's PostgreSQL that can be made to swallow everything, as a dead network does."""
-
-    def __init__(self, target: str) -> None:
-        self._target = target
-        self.open = asyncio.Event()
-        self.open.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[int]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        url = make_url(self._target)
-        host = str(url.query.get("host") or url.host)
-        if host.startswith("/"):
-            far_reader, far_writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{url.port or 5432}")
-        else:
-            far_reader, far_writer = await asyncio.open_connection(host, url.port or 5432)
-        for source, sink in ((reader, far_writer), (far_reader, writer)):
-            self._tasks.add(asyncio.create_task(self._pump(source, sink)))
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(65536):
-                await self.open.wait()
-                sink.write(data)
-                await sink.drain()
-        finally:
-            sink.close()
-
-
 @pytest.mark.postgres
 async def test_a_network_that_swallows_everything_is_an_outage_and_its_end_is_noticed() -> None:
     with fresh_postgres() as url:
         relay = Relay(url)
         async with relay.running() as port, asyncio.timeout(90):
-            through = make_url(url).set(host="127.0.0.1", port=port, query={"sslmode": "disable"})
-            database = await opened(through.render_as_string(False))
+            database = await opened(relay.url(port))
             meta = Meta(database)
             await meta.set("a", "b")
             relay.open.clear()

@@ -119,3 +119,28 @@ async def test_looking_at_the_revision_changes_nothing(empty_url: str) -> None:
     assert isinstance(revisions, Revisions)
     assert (revisions.current, revisions.known) == (None, True)
     assert isinstance(await upgrade(empty_url), Upgraded)
+
+
+async def test_a_database_that_belongs_to_another_program_is_left_alone(empty_url: str) -> None:
+    database = await opened(empty_url)
+    async with database.write() as connection:
+        await connection.execute(text("CREATE TABLE customers (name TEXT)"))
+    refused = await upgrade(empty_url)
+    assert isinstance(refused, LedgerUnavailable)
+    assert "could not be upgraded" in refused.detail
+    assert "already exists" in refused.detail
+    async with database.read() as connection:
+        assert await connection.run_sync(lambda sync: inspect(sync).get_table_names()) == ["customers"]
+    await database.dispose()
+
+
+@pytest.mark.postgres
+async def test_a_role_that_may_not_make_tables_is_told_so() -> None:
+    with shared_postgres().fresh_database() as url:
+        database = await opened(url)
+        async with database.write() as connection:
+            await connection.execute(text("DROP SCHEMA public CASCADE"))
+        await database.dispose()
+        refused = await upgrade(url)
+    assert isinstance(refused, LedgerUnavailable)
+    assert refused.detail == "The ledger could not be upgraded: no schema has been selected to create in."
