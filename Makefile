@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 .PHONY: help run test lint format lock install interpreters clean python
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found on PATH. Install one, or name it: make run PYTHON=/path/to/python3"; exit 3; }
@@ -36,6 +36,11 @@ format: $(VENV)/.dev ## Rewrite the sources in the house style
 
 interpreters: ## Run the suite on every Python from 3.11 to 3.13 at hand
 	@.ci/interpreters
+
+.env: | python ## Write fresh secrets for docker compose into .env, readable by you alone
+	@umask 077 && $(PYTHON) -c 'import secrets; print(*(f"{name}={secrets.token_urlsafe(32)}" for name in \
+	("GATEWAY_TOKEN_SECRET", "GATEWAY_OPERATOR_TOKEN", "GATEWAY_SIGNING_KEY", "POSTGRES_PASSWORD")), sep="\n")' > $@
+	@echo "Wrote $@"
 
 lock: $(VENV)/.dev ## Resolve the dependencies anew and write the lock files (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade pyproject.toml -o requirements.lock

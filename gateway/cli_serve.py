@@ -33,6 +33,9 @@ def run(config: Annotated[Path, ConfigOption] = Path("gateway.yaml")) -> None:
 def simulator(
     listen: Annotated[str, typer.Option(help="Where the simulated Stripe listens.")] = "127.0.0.1:12111",
     webhook: Annotated[str | None, typer.Option(help="Where its events go; by default the gateway's webhook.")] = None,
+    public_url: Annotated[
+        str | None, typer.Option("--public-url", help="How a browser reaches it, where that is another address.")
+    ] = None,
     config: Annotated[Path, ConfigOption] = Path("gateway.yaml"),
 ) -> None:
     """Run a local Stripe that sells the tiers of gateway.yaml, with a clock that can be moved."""
@@ -43,7 +46,7 @@ def simulator(
 
     loaded, _ = load_or_fail(config, quiet=True)
     configure_logging()
-    ended = run_loop(run_simulator(loaded, listen, webhook))
+    ended = run_loop(run_simulator(loaded, listen, webhook, public_url))
     if isinstance(ended, CannotStart):
         fail(ended.detail, COULD_NOT_START)
 

@@ -47,11 +47,13 @@ def prepare_demo(upstream: str | None) -> None:
     os.environ["UPSTREAM"] = upstream or f"http://{HTTPBIN}"
 
 
-async def run_simulator(config: Config, listen: str, webhook: str | None) -> CannotStart | None:
+async def run_simulator(
+    config: Config, listen: str, webhook: str | None, public_url: str | None = None
+) -> CannotStart | None:
     """A simulated Stripe that sells the tiers of `config`, until it is stopped."""
     stop = Stop()
     with stop.on_signals():
-        async with serving_simulator(config, listen, webhook, stop) as started:
+        async with serving_simulator(config, listen, webhook, stop, public_url) as started:
             if isinstance(started, CannotStart):
                 return started
             _say(f"A simulated Stripe is at http://{listen} (its key is {SIMULATOR_KEY_PREFIX}). Ctrl-C ends it.")
@@ -61,7 +63,7 @@ async def run_simulator(config: Config, listen: str, webhook: str | None) -> Can
 
 @asynccontextmanager
 async def serving_simulator(
-    config: Config, listen: str, webhook: str | None, stop: Stop
+    config: Config, listen: str, webhook: str | None, stop: Stop, public_url: str | None = None
 ) -> AsyncIterator[Simulator | CannotStart]:
     """The simulator on its own listener."""
     bound = bind(listen, "--listen")
@@ -72,11 +74,13 @@ async def serving_simulator(
     target = webhook or f"{_local_address(config)}/_gateway/stripe/webhook"
     try:
         simulator = Simulator(
-            wall_clock=time.time, webhook=[(target, secret)] if secret else [], public_base=f"http://{listen}"
+            wall_clock=time.time,
+            webhook=[(target, secret)] if secret else [],
+            public_base=public_url or f"http://{listen}",
         )
     except ValueError as error:
         bound.close()
-        yield CannotStart(f"the webhook's address can't be used: {error}.")
+        yield CannotStart(f"the simulator can't be set up: {error}.")
         return
     simulator.seed_from_tiers(config.tiers)
     async with (
