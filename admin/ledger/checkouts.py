@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import Row, Select, case, select, update
+from sqlalchemy import Row, Select, case, delete, select, update
 
 from admin.ledger.changes import bump
 from admin.ledger.sql import insert_into, of_pair
@@ -109,6 +109,12 @@ class Checkouts:
         async with self._database.read() as connection:
             row = (await connection.execute(_sessions(pair).where(checkout_sessions.c.id == session))).first()
         return None if row is None else _session(row)
+
+    async def prune(self, before: float) -> int:
+        """Delete sessions whose time to pay was over before `before`; attempts stay counted."""
+        old = delete(checkout_sessions).where(checkout_sessions.c.expires_at < int(before))
+        async with self._database.write() as connection:
+            return (await connection.execute(old)).rowcount
 
     async def next_attempt_number(self, pair: Pair, customer: str) -> int:
         """The number to put into an idempotency key. Asking doesn't use it up; recording a session does."""

@@ -137,7 +137,9 @@ class Inbox:
         again = update(inbox).where(of_pair(inbox, pair), inbox.c.event_id == event_id)
         async with self._database.write() as connection:
             values = {"status": "pending", "attempts": 0, "next_attempt_at": int(now), "error": "", "outcome": ""}
-            return (await connection.execute(again.values(**values))).rowcount > 0
+            # What was settled once is no reason to doubt the facts that are there.
+            doubted_at = case((inbox.c.status == "pending", inbox.c.doubted_at), else_=None)
+            return (await connection.execute(again.values(**values, doubted_at=doubted_at))).rowcount > 0
 
     async def search(
         self,

@@ -17,7 +17,7 @@ from policies.facts import CustomerFacts, GrantFact, SubscriptionFact, subscript
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from sqlalchemy import BindParameter, ColumnElement, Row, Table
+    from sqlalchemy import BindParameter, ColumnElement, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from admin.ledger.pair import Pair
@@ -103,7 +103,7 @@ async def facts_of(
     return found
 
 
-def _by_customer(rows: Iterable[Row[Any]]) -> tuple[dict[str, list[SubscriptionFact]], dict[str, int | None]]:
+def _by_customer(rows: Iterable[Any]) -> tuple[dict[str, list[SubscriptionFact]], dict[str, int | None]]:
     """What was fetched of each customer, and when the part that was fetched longest ago."""
     subscriptions: dict[str, list[SubscriptionFact]] = {}
     living: dict[str, list[int | None]] = {}

@@ -75,6 +75,15 @@ async def test_an_attempt_that_stripe_answered_with_an_error_is_not_tried_again(
     assert await checkouts.next_attempt_number(LIVE, "bob") == 5
 
 
+async def test_retention_deletes_old_sessions_and_keeps_counting_attempts(database: Database) -> None:
+    checkouts = Checkouts(database)
+    await opened(database)
+    assert await checkouts.prune(NOW + 3600) == 0
+    assert await checkouts.prune(NOW + 3601) == 1
+    assert await checkouts.get(LIVE, "cs_1") is None
+    assert await checkouts.next_attempt_number(LIVE, "bob") == 2
+
+
 async def test_a_session_shows_no_url_where_it_might_be_logged() -> None:
     assert "pay.example" not in repr(session())
 

@@ -149,6 +149,23 @@ async def test_replay_works_a_settled_or_dead_event_off_again(database: Database
     assert await inbox.replay(LIVE, "evt_unknown", NOW) is False
 
 
+async def test_replaying_a_settled_event_casts_no_doubt_and_replaying_a_pending_one_lifts_none(
+    database: Database,
+) -> None:
+    inbox = Inbox(database)
+    doubted = []
+    for event_id, settled in (("evt_1", True), ("evt_2", False)):
+        await inbox.store(event(event_id), NOW)
+        await inbox.mark_doubted(LIVE, event_id, NOW)
+        if settled:
+            await inbox.mark(LIVE, event_id, "done", "", NOW)
+        await inbox.replay(LIVE, event_id, NOW)
+        row = await inbox.get(LIVE, event_id)
+        assert row is not None
+        doubted.append(row.doubted_at)
+    assert doubted == [None, NOW]
+
+
 async def test_settling_a_doubted_event_by_hand_tells_the_caches(database: Database) -> None:
     inbox, stripe = Inbox(database), StripeCustomers(database)
     linked = await stripe.link(LIVE, "cus_1", "bob", "checkout", NOW)
