@@ -17,12 +17,12 @@ python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found on PATH. Install one, or name it: make run PYTHON=/path/to/python3"; exit 3; }
 
 run: $(VENV)/.runtime $(HTTPBIN_VENV)/.ready ## Start the demo: gateway, Stripe simulator and httpbin
-	@$(BIN)/gateway demo
+	@HTTPBIN_VENV=$(HTTPBIN_VENV) $(BIN)/gateway demo
 
 install: $(VENV)/.runtime ## Make the virtual environment with the locked dependencies
 
 test: $(VENV)/.dev $(HTTPBIN_VENV)/.ready ## Run the whole test suite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	HTTPBIN_VENV=$(HTTPBIN_VENV) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## Check style, types and the walls between the rooms
 	$(BIN)/ruff check .

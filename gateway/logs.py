@@ -18,3 +18,5 @@ def configure_logging() -> None:
     root.setLevel(logging.WARNING)
     for room in ("admin", "gateway", "policies"):
         logging.getLogger(room).setLevel(logging.INFO)
+    # Who holds which job is of interest when it changes hands unexpectedly, which is said as a warning.
+    logging.getLogger("admin.ledger.leases").setLevel(logging.WARNING)

@@ -37,6 +37,11 @@ def run_loop(work: Awaitable[CannotStart | None]) -> CannotStart | None:
 
 async def run_gateway(config: Config, routes: RouteTable) -> CannotStart | None:
     """Serve until SIGTERM or SIGINT; `CannotStart` when it didn't come to that."""
+    if config.server.workers > 1:
+        return CannotStart(
+            f"server.workers is {config.server.workers}, and this version serves with one process each: set it to 1, "
+            "and run several gateways on the same database and Redis instead."
+        )
     stop = Stop()
     with stop.on_signals():
         async with AsyncExitStack() as stack:
