@@ -215,14 +215,12 @@ class RedisEntitlements:
             return Down(_described(error))
 
     async def _bounded(self, ask: Callable[[], Awaitable[Answer]]) -> Answer | Down:
-        if self.is_open:
-            return BREAKER_IS_OPEN
         answer: Answer | Down = BREAKER_IS_OPEN
         clock = asyncio.get_running_loop().time
         asked_at = math.inf
         try:
             async with asyncio.timeout(self._timeout), self._room:
-                if not self.is_open:  # it may have opened while we queued
+                if not self.is_open:  # asked only now: it may have opened while we queued
                     asked_at = clock()
                     answer = await ask()
         except Exception as error:  # noqa: BLE001

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from gateway.entitlements.lifetimes import Lifetimes
 from gateway.entitlements.redis import (
+    BREAKER_IS_OPEN,
     MAX_AT_ONCE,
     Down,
     EntitlementPublisher,
@@ -256,6 +257,50 @@ async def test_a_publication_lifts_the_floor_and_leaves_none_when_the_notice_com
         assert await one.source("before") == "redis"
 
 
+async def test_a_floor_is_lifted_when_redis_is_seen_to_hold_that_version(server: RedisServer, prefix: str) -> None:
+    async with publisher(server.url, prefix) as publish:
+        await publish.publish(granted("cus_1", 8))
+        async with process(server.url, prefix) as one:
+            one.resolver.changed("cus_1", 8)
+            assert len(one.resolver._floors) == 1
+            assert await one.source() == "redis"
+            assert len(one.resolver._floors) == 0
+
+
+async def test_an_answer_older_than_the_one_remembered_is_not_believed_from_redis(
+    server: RedisServer, prefix: str
+) -> None:
+    async with process(server.url, prefix) as one:
+        one.ledger.commit(granted("cus_1", 8))
+        await one.source()
+        await one.refilled()
+        await one.client.delete(one.redis.keys.guard("cus_1"))
+        await one.client.set(one.redis.keys.entry("cus_1"), encode(granted("cus_1", 7, tier="enterprise")))
+        one.monotonic.advance(LIFETIMES.max_ttl)
+        assert await one.resolver.lookup("cus_1") == Found(granted("cus_1", 8), "sql")
+        one.monotonic.advance(LIFETIMES.max_ttl)
+        await one.client.set(one.redis.keys.entry("cus_1"), encode(granted("cus_1", 7, tier="enterprise")))
+        one.ledger.is_gone = True
+        assert await one.resolver.lookup("cus_1") == Found(granted("cus_1", 8), "stale")
+
+
+async def test_an_answer_from_redis_that_was_overtaken_under_way_is_not_believed(
+    server: RedisServer, prefix: str
+) -> None:
+    async with process(server.url, prefix) as one:
+        await one.redis.refill(granted("cus_1", 7), None, START)
+        read = one.redis.read
+
+        async def overtaken(customer: str) -> CustomerFacts | Down | None:
+            held = await read(customer)
+            one.ledger.commit(nothing("cus_1", 8))
+            one.resolver.announced("cus_1", 8)
+            return held
+
+        one.redis.read = overtaken  # type: ignore[method-assign]
+        assert await one.resolver.lookup("cus_1") == Found(nothing("cus_1", 8), "sql")
+
+
 async def test_too_many_changes_make_redis_unheard_for_as_long_as_it_could_hold_an_older_answer(
     server: RedisServer, prefix: str
 ) -> None:
@@ -351,6 +396,23 @@ async def test_redis_paused_is_as_harmless_as_dead(prefix: str) -> None:
             await one.is_ok()
             assert not one.redis.is_open
             assert await one.redis.read("cus_1") == granted("cus_1", 7)
+
+
+async def test_while_the_breaker_is_open_nobody_asks_redis_and_all_are_told_so(prefix: str) -> None:
+    with RedisServer() as own:
+        async with process(own.url, prefix) as one:
+            own.pause()
+            await asyncio.gather(*(one.redis.read(f"cus_{number}") for number in range(3)))
+            assert one.redis.is_open
+            asked: list[str] = []
+
+            async def overheard(key: str) -> None:
+                asked.append(key)
+
+            one.redis._get = overheard  # type: ignore[method-assign]
+            assert await asyncio.gather(*(one.redis.read("cus_1") for _ in range(50))) == [BREAKER_IS_OPEN] * 50
+            assert asked == []
+            own.resume()
 
 
 async def test_nobody_waits_twice_for_a_paused_redis(prefix: str) -> None:
