@@ -121,6 +121,10 @@ class AnswerReader:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(
+                error.__context__, _StopParsingError
+            ):
+                raise  # a defect of ours, not of the upstream
             if self.complete:  # bytes behind a complete answer; or the parser was stopped at its end
                 self.reusable = False
             elif self.problem is None:

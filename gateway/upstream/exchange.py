@@ -13,6 +13,7 @@ section 9.3: a 413, say). A request without a body needs no task at all where th
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.upstream.connection import UpstreamConnection, connect
@@ -38,21 +39,39 @@ if TYPE_CHECKING:
     Headers = list[tuple[bytes, bytes]]
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
-_CONNECTION_CLOSE: Final = b"Connection: close\r\n"
 
 
-def request_head(method: str, target: bytes, headers: Headers, authority: bytes) -> bytes:
-    """The bytes of a request's head. Raises ValueError where they would say something else than was meant."""
-    lines = [b"%b: %b\r\n" % header for header in headers]
-    if not any(name == b"host" for name, _ in headers):
-        lines.insert(0, b"Host: %b\r\n" % authority)
-    lines.insert(0, b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target))
-    lines.append(_CONNECTION_CLOSE)
-    lines.append(b"\r\n")
+@dataclass(frozen=True, slots=True)
+class _RequestHead:
+    """The bytes of a request's head, and how its body follows."""
+
+    data: bytes
+    chunked: bool
+    has_body: bool
+
+
+def _request_head(method: str, target: bytes, headers: Headers, authority: bytes) -> _RequestHead:
+    """Raises ValueError where the bytes would say something else than was meant."""
+    lines = [b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target), b""]
+    has_host = chunked = has_body = False
+    for header in headers:
+        name, value = header
+        if name == b"host":
+            has_host = True
+        elif name == b"content-length":
+            has_body = bool(value.strip(b"0"))
+        elif name == b"transfer-encoding":
+            chunked = has_body = True
+        lines.append(b"%b: %b\r\n" % header)
+    if not has_host:
+        lines[1] = b"Host: %b\r\n" % authority
+    lines.append(b"Connection: close\r\n\r\n")
     head = b"".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head or b" " in target:
+    # One look at the whole: a line break inside a name or value would split the request.
+    breaks = len(headers) + (3 if has_host else 4)
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head or b" " in target:
         raise ValueError("a line break, NUL or space where none may be in the head of a request")
-    return head
+    return _RequestHead(head, chunked, has_body)
 
 
 class Exchange:
@@ -84,6 +103,8 @@ class Exchange:
         try:
             failure: UpstreamFailure | None = None
             for target in targets:
+                if self._left:
+                    return self._left_outcome()
                 target.pending += 1
                 try:
                     opened = await self._open(target)
@@ -92,8 +113,8 @@ class Exchange:
                     if isinstance(opened, UpstreamFailure):
                         failure = opened  # nothing was sent, so that another target may get it (RFC 9110, 9.2.2)
                         continue
-                    head = request_head(self._scope["method"], target_bytes, headers, target.authority)
-                    return await self._converse(opened, head, headers)
+                    head = _request_head(self._scope["method"], target_bytes, headers, target.authority)
+                    return await self._converse(opened, head)
                 finally:
                     target.pending -= 1
             assert failure is not None  # noqa: S101  # an upstream has a target: the schema saw to that
@@ -138,13 +159,12 @@ class Exchange:
         async with asyncio.timeout(self._timeouts.connect):
             return await connect(self._loop, target.host, target.port, target.tls)
 
-    async def _converse(self, connection: UpstreamConnection, head: bytes, headers: Headers) -> Outcome:
+    async def _converse(self, connection: UpstreamConnection, head: _RequestHead) -> Outcome:
         began_at = self._loop.time()
-        reader = connection.begin(head, to_head=self._scope["method"] == "HEAD")
-        chunked = any(name == b"transfer-encoding" for name, _ in headers)
-        self._uploading = chunked or any(name == b"content-length" and value.strip(b"0") for name, value in headers)
+        reader = connection.begin(head.data, to_head=self._scope["method"] == "HEAD")
+        self._uploading = head.has_body
         if self._uploading or self._tell_of_departure is None:
-            self._pump = self._loop.create_task(self._upload(connection, chunked=chunked))
+            self._pump = self._loop.create_task(self._upload(connection, chunked=head.chunked))
             self._pump.add_done_callback(self._pump_ended)
         if not await self._await_head(connection, reader):
             return self._left_outcome()
