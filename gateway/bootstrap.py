@@ -35,8 +35,9 @@ from admin.stripe.opening import Account, AccountProblem, open_account
 from admin.stripe_side import StripeSide
 from gateway.app import Gateway, Verification
 from gateway.entitlements.lifetimes import Lifetimes
-from gateway.entitlements.redis import EntitlementPublisher, RedisEntitlements, open_redis
+from gateway.entitlements.redis import PUBLISH_SECONDS, EntitlementPublisher, RedisEntitlements, open_redis
 from gateway.entitlements.resolver import Found, Resolver
+from gateway.entitlements.tasks import end
 from gateway.in_force import InForce
 from gateway.operator import Operator
 from gateway.readiness import Readiness
@@ -206,10 +207,11 @@ async def _open_entitlements(
     unpublished: list[tuple[str, int]] = []
     if url:
         prefix = f"gw:{ledger_id}:{pair.account}:{'live' if pair.livemode else 'test'}"
-        redis = RedisEntitlements(open_redis(url), prefix, lifetimes=lifetimes)
-        client = open_redis(url)
-        stack.push_async_callback(client.aclose)
-        store = EntitlementPublisher(client, prefix, lifetimes=lifetimes, now=now, next_edge=in_force.next_edge)
+        reading, publishing = open_redis(url), open_redis(url, timeout=PUBLISH_SECONDS)
+        stack.push_async_callback(publishing.aclose)
+        stack.push_async_callback(reading.aclose)
+        redis = RedisEntitlements(reading, prefix, lifetimes=lifetimes)
+        store = EntitlementPublisher(publishing, prefix, lifetimes=lifetimes, now=now, next_edge=in_force.next_edge)
         publisher = CachePublisher(store, ledger.customers, ledger.changes, pair, now)
         waiting = await ledger.changes.unpublished(MOST_UNPUBLISHED, _ANY_TIME)
         unpublished = [(change.customer, change.version) for change in waiting]
@@ -314,10 +316,10 @@ async def _start_background(
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     stack.callback(log.flush)
     tasks = [
-        asyncio.create_task(_flushing(log), name="access log"),
-        asyncio.create_task(entitlements.feed.run(), name="changes"),
+        asyncio.create_task(_told_of("access log", _flushing(log)), name="access log"),
+        asyncio.create_task(_told_of("changes", entitlements.feed.run()), name="changes"),
     ]
-    stack.push_async_callback(_cancelled, tasks)
+    stack.push_async_callback(end, tasks)
     try:
         await asyncio.wait_for(entitlements.feed.started.wait(), FEED_START_SECONDS)
     except TimeoutError:
@@ -334,23 +336,14 @@ async def _told_of(name: str, work: Awaitable[None]) -> None:
     """A background job that ends by itself has failed: that is said, never swallowed."""
     try:
         await work
-    except asyncio.CancelledError:
-        raise
     except Exception:
         _log.exception("the background job %s has stopped", name)
-        raise
 
 
 async def _flushing(log: AccessLog) -> None:
     while True:
         await asyncio.sleep(FLUSH_SECONDS)
         log.flush()
-
-
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _answers(ledger: Ledger) -> bool:
