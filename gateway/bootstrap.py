@@ -336,7 +336,7 @@ async def _told_of(name: str, work: Awaitable[None]) -> None:
     """A background job that ends by itself has failed: that is said, never swallowed."""
     try:
         await work
-    except Exception:
+    except Exception:  # noqa: BLE001 -- whatever it was, it is said and the gateway goes on
         _log.exception("the background job %s has stopped", name)
 
 
