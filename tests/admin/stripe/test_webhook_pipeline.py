@@ -13,7 +13,8 @@ import stripe
 
 from admin.ledger.inbox import InboxEvent
 from admin.ledger.pair import Pair
-from admin.stripe.webhook import Reception, WebhookReceiver
+from admin.stripe.envelope import Envelope, read_envelope
+from admin.stripe.webhook import Reception, WebhookReceiver, inbox_event
 from tests.admin.stripe.conftest import BACK, SUCCESS, Delivery, Shop
 from tests.support.simulator import WEBHOOK_SECRET
 
@@ -218,10 +219,10 @@ async def test_the_sync_of_another_event_does_not_settle_a_sessions_event(shop: 
     await shop.pay(str(session.url), email="alice@example.com")
     mail = {one.type: one for one in await shop.mail()}
     completed = mail["checkout.session.completed"].event
-    row = InboxEvent(
-        shop.pair, completed["id"], completed["type"], str(session.id), None, "snapshot", 1, int(time.time())
-    )
-    await shop.inbox.store(row, time.time())
+    envelope = read_envelope(mail["checkout.session.completed"].body)
+    assert isinstance(envelope, Envelope)
+    assert envelope.stripe_customer is not None
+    await shop.inbox.store(inbox_event(envelope, shop.pair, int(time.time())), time.time())
     await shop.receive(mail["customer.subscription.created"])
     stored = await shop.inbox.get(shop.pair, completed["id"])
     assert stored is not None
