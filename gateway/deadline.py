@@ -7,11 +7,27 @@ off, whether the deadline has moved. It must never fire early, nor after `clear`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
+
+
+class Timer(Protocol):
+    """One timer of a loop."""
+
+    def cancel(self) -> None:
+        """It doesn't go off."""
+
+
+class Timers(Protocol):
+    """What a deadline needs of an event loop."""
+
+    def time(self) -> float:
+        """Now, in the loop's own seconds."""
+
+    def call_at(self, when: float, callback: Callable[[], None], /) -> Timer:
+        """Call `callback` at `when`."""
 
 
 class Deadline:
@@ -19,12 +35,12 @@ class Deadline:
 
     __slots__ = ("_due_at", "_fires_at", "_handle", "_loop", "_on_expiry")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_expiry: Callable[[], None]) -> None:
+    def __init__(self, loop: Timers, on_expiry: Callable[[], None]) -> None:
         self._loop = loop
         self._on_expiry = on_expiry
         self._due_at: float | None = None
         self._fires_at = 0.0
-        self._handle: asyncio.TimerHandle | None = None
+        self._handle: Timer | None = None
 
     def set(self, seconds: float) -> None:
         """Expire `seconds` from now, whatever was set before."""

@@ -53,6 +53,8 @@ class Visit:
             pass
 
     async def say(self, data: bytes) -> None:
+        if self.writer.transport.is_closing():  # where uvloop raises a RuntimeError
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 

@@ -1,4 +1,4 @@
-"""The data plane runs on uvloop, so its tests do."""
+"""The data plane runs on uvloop where there is one and on asyncio's own loop elsewhere, so its tests run on both."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"use_uvloop": True}
+@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": request.param}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.upstream.forward import Upstreams
 from gateway.upstream.headers import identity_headers
 from gateway.upstream.outcome import CallerLeft, Forwarded, UpstreamFailure
 from policies.reasons import Reason
@@ -20,6 +21,8 @@ from tests.support.upstreams import Visit, saying, scripted_upstream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from gateway.upstream.outcome import Message, Receive, Scope, Send
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /x HTTP/1.1\r\nHost: gw\r\n\r\n"
@@ -456,3 +459,61 @@ async def test_an_upstream_that_reads_nothing_holds_the_caller_back_and_is_given
         finished.set()
         outcome = await app.outcome()
     assert isinstance(outcome, UpstreamFailure)
+
+
+async def test_a_request_that_the_server_gives_up_leaves_no_upstream_connection_behind() -> None:
+    async with scripted_upstream(saying(b"HTTP/1.1 200 OK\r\n\r\nfirst")) as upstream:
+        app = Forwarding(Upstream(targets=(upstream.url,)))
+
+        async def abandoning(scope: Scope, receive: Receive, send: Send) -> None:
+            task = asyncio.ensure_future(app(scope, receive, send))
+            await upstream.visit()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+
+        async with listening(abandoning) as address, await RawClient.connect(address) as client:
+            assert (await client.ask(GET)).status in {200, 503}
+            await asyncio.wait_for((await upstream.visit()).closed.wait(), 5)
+
+
+async def test_what_receive_raises_is_not_taken_for_the_upstreams_failure() -> None:
+    async def receive() -> Message:
+        raise LookupError("a defect of the server")
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    async with scripted_upstream(saying(b"")) as upstream:
+        upstreams = Upstreams({"api": Upstream(targets=(upstream.url,))})
+        scope: Scope = {"type": "http", "method": "POST", "raw_path": b"/x", "query_string": b"a=b"}
+        with pytest.raises(LookupError, match="a defect of the server"):
+            await upstreams.forward("api", scope=scope, headers=[(b"content-length", b"4")], receive=receive, send=send)
+        visit = await upstream.visit()
+        await asyncio.wait_for(visit.closed.wait(), 5)
+        assert visit.received.startswith(b"POST /x?a=b HTTP/1.1\r\n") or visit.received == b""
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        (b"/x HTTP/1.1\r\nX: 1", []),
+        (b"/x y", []),
+        (b"/x", [(b"a", b"b\r\nc: d")]),
+        (b"/x", [(b"a\nb", b"c")]),
+        (b"/x", [(b"a", b"b\0")]),
+    ],
+)
+async def test_nothing_that_would_split_a_request_is_ever_sent(
+    target: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
+    async def unused(*_: object) -> Message:
+        raise AssertionError
+
+    async with scripted_upstream(saying(OK)) as upstream:
+        upstreams = Upstreams({"api": Upstream(targets=(upstream.url,))})
+        scope: Scope = {"type": "http", "method": "GET", "raw_path": target, "query_string": b""}
+        with pytest.raises(ValueError, match="line break, NUL or space"):
+            await upstreams.forward("api", scope=scope, headers=headers, receive=unused, send=unused)  # type: ignore[arg-type]
+        assert all(visit.received == b"" for visit in upstream.visits)

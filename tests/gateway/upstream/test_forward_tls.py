@@ -1,0 +1,147 @@
+"""Upstreams behind TLS: verified by name and authority, asked by name, and ended like the others."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from gateway.upstream.outcome import AnswerBroken, UpstreamFailure
+from policies.schema import Timeouts, Upstream
+from tests.support.gateways import Forwarding, listening
+from tests.support.rawclient import RawClient
+from tests.support.upstreams import Visit, saying, scripted_upstream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GET = b"GET /x HTTP/1.1\r\nHost: gw\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Authority:
+    """Signs one certificate for `localhost`, and says who trusts it."""
+
+    def __init__(self, folder: Path) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+        now = dt.datetime.now(dt.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        self.file = folder / "authority.pem"
+        self.file.write_bytes(
+            certificate.public_bytes(serialization.Encoding.PEM)
+            + key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        self.asked_names: list[str | None] = []
+
+    def server(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.file)
+        context.sni_callback = lambda _socket, name, _context: self.asked_names.append(name)
+        return context
+
+    def client(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.file))
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+async def test_an_upstream_behind_tls_is_asked_by_its_name(authority: Authority) -> None:
+    async with scripted_upstream(saying(OK), tls=authority.server()) as upstream:
+        port = upstream.address[1]
+        app = Forwarding(Upstream(targets=(f"https://localhost:{port}",)), make_tls=authority.client)
+        async with listening(app) as address, await RawClient.connect(address) as client:
+            for _ in range(3):
+                assert (await client.ask(GET)).body == b"ok"
+        assert dict(upstream.visits[0].headers)["host"] == f"localhost:{port}"
+    assert authority.asked_names == ["localhost"] * 3
+
+
+async def test_an_upstream_that_nobody_vouches_for_is_never_sent_the_request(authority: Authority) -> None:
+    async with scripted_upstream(saying(OK), tls=authority.server()) as upstream:
+        app = Forwarding(Upstream(targets=(f"https://localhost:{upstream.address[1]}",)))
+        async with listening(app) as address, await RawClient.connect(address) as client:
+            answer = await client.ask(GET)
+        assert all(visit.received == b"" for visit in upstream.visits)
+    assert (answer.status, answer.one("x-gateway-reason")) == (502, "upstream_unreachable")
+    assert b"certificate" not in answer.body.lower()
+    outcome = await app.outcome()
+    assert isinstance(outcome, UpstreamFailure)
+    assert "certificate" in outcome.cause.lower()
+
+
+async def test_a_certificate_for_another_name_is_not_enough(authority: Authority) -> None:
+    async with scripted_upstream(saying(OK), tls=authority.server()) as upstream:
+        app = Forwarding(Upstream(targets=(f"https://127.0.0.1:{upstream.address[1]}",)), make_tls=authority.client)
+        async with listening(app) as address, await RawClient.connect(address) as client:
+            assert (await client.ask(GET)).status == 502
+        assert all(visit.received == b"" for visit in upstream.visits)
+
+
+async def test_a_handshake_that_never_ends_is_a_504(authority: Authority) -> None:
+    async with scripted_upstream(saying(b"")) as silent:
+        target = f"https://localhost:{silent.address[1]}"
+        app = Forwarding(Upstream(targets=(target,), timeouts=Timeouts(connect=0.3)), make_tls=authority.client)
+        async with listening(app) as address, await RawClient.connect(address) as client:
+            answer = await client.ask(GET)
+            assert (answer.status, answer.one("x-gateway-reason")) == (504, "upstream_timeout")
+            await asyncio.wait_for((await silent.visit()).closed.wait(), 5)
+
+
+@pytest.mark.parametrize("size", [200_000, 5_000_000])
+async def test_large_bodies_pass_both_ways_through_tls(authority: Authority, size: int) -> None:
+    body = bytes(range(256)) * (size // 256)
+
+    async def echo(visit: Visit) -> None:
+        head = await visit.head()
+        await visit.request()
+        await visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + visit.received[len(head) :])
+
+    async with scripted_upstream(echo, tls=authority.server()) as upstream:
+        target = f"https://localhost:{upstream.address[1]}"
+        app = Forwarding(Upstream(targets=(target,)), make_tls=authority.client)
+        async with listening(app) as address, await RawClient.connect(address) as client:
+            head = b"POST /x HTTP/1.1\r\nHost: gw\r\nContent-Length: %d\r\n\r\n" % len(body)
+            sending = asyncio.create_task(client.send(head + body))
+            assert (await client.answer()).body == body
+            await sending
+
+
+async def test_an_upstream_behind_tls_that_dies_within_the_body_ends_as_a_broken_connection(
+    authority: Authority,
+) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        await visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        visit.writer.close()
+
+    async with scripted_upstream(script, tls=authority.server()) as upstream:
+        target = f"https://localhost:{upstream.address[1]}"
+        app = Forwarding(Upstream(targets=(target,)), make_tls=authority.client)
+        async with listening(app) as address, await RawClient.connect(address) as client:
+            answer = await client.ask(GET)
+        assert (answer.body, answer.whole) == (b"half", False)
+        assert isinstance(await app.outcome(), AnswerBroken)
