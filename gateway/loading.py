@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.credentials.issuers import issuer_problems
 from policies.diagnostics import Diagnostic, Severity
 from policies.load import load
 from policies.routes import RouteTable, compile_routes
@@ -44,6 +45,9 @@ def load_file(path: Path, environ: Mapping[str, str]) -> LoadedFile | Unreadable
         where = ("default",) if problem.route_index is None else ("routes", problem.route_index)
         mark = loaded.positions.value(*where)
         found.add(Diagnostic(str(path), mark.line, mark.column, problem.severity, problem.code, problem.message))
+    for issuer in issuer_problems(loaded.config.auth):
+        mark = loaded.positions.value("auth", "issuers", issuer.index, issuer.key)
+        found.add(Diagnostic(str(path), mark.line, mark.column, Severity.ERROR, "bad-key", issuer.message))
     diagnostics = tuple(sorted({*loaded.diagnostics, *found}))
     if compiled.table is None or any(one.severity is Severity.ERROR for one in diagnostics):
         return LoadedFile(None, diagnostics)
