@@ -221,8 +221,9 @@ class StripeGateway:
             answer = await self._client.raw_request_async(method, path, **params, **options)
         except stripe.StripeError as problem:
             return self._failure(problem)
-        except (AttributeError, KeyError, TypeError, RecursionError):
-            # The SDK takes `error` of a failed answer for an object, which something between us and Stripe may not send.
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            # Something between us and Stripe answered. The SDK decodes any body as UTF-8 for its log before it looks at
+            # it, and takes `error` of a failed answer for an object.
             return StripeUnavailable("Stripe's answer can't be read")
         data = answer.data
         return data if isinstance(data, Mapping) else StripeUnavailable("Stripe's answer is not an object")
