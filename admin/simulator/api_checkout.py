@@ -58,6 +58,7 @@ def _create(call: Call) -> Json:
         payment_method_collection=params.choice("payment_method_collection", ("always", "if_required")) or "always",
     )
     world.store.sessions[session.id] = session
+    world.schedule.watch(session)  # there is no event for it
     return world.journal.render(session)
 
 

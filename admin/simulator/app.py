@@ -24,6 +24,7 @@ from admin.simulator import (
     api_portal,
     api_subscriptions,
     seeding,
+    thin,
 )
 from admin.simulator.api_portal import standard_features
 from admin.simulator.billing import Billing
@@ -60,6 +61,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *api_invoices.ENDPOINTS,
     *api_checkout.ENDPOINTS,
     *api_portal.ENDPOINTS,
+    *thin.ENDPOINTS,
 )
 
 
@@ -89,6 +91,7 @@ class Simulator:
         self.webhooks = Webhooks(
             endpoints, wall_clock=wall_clock, render=journal.render, faults=faults, retry_seconds=retry_seconds
         )
+        journal.on_change = schedule.watch
         journal.on_event = self.webhooks.offer
         journal.pending_webhooks = self.webhooks.undelivered
         self._add_default_portal()
@@ -102,6 +105,7 @@ class Simulator:
         """Move the clock forward and work off what falls due; ValueError when it can't be moved so."""
         self.world.schedule.catch_up()
         moment = self.clock.advance(seconds)
+        self.world.schedule.watch_everything()
         self.world.schedule.catch_up()
         return moment
 

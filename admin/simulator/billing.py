@@ -53,9 +53,9 @@ class Billing:
         elif paid_already or subscription.collection_method == "send_invoice":
             subscription.status = "active"
         lines = [self._line(item, free=subscription.status == "trialing") for item in subscription.items]
+        invoice = self.invoicing.draft(subscription, "subscription_create", lines, finalizes_in=0)
         if not paid_already:
             self._journal.say("customer.subscription.created", subscription)
-        invoice = self.invoicing.draft(subscription, "subscription_create", lines, finalizes_in=0)
         self.invoicing.finalize(invoice, days_until_due=subscription.days_until_due)
         if paid_already:
             self.invoicing.settle(invoice)
@@ -245,11 +245,12 @@ class Billing:
 
     def resume(self, subscription: Subscription, *, wait_for_payment: bool) -> None:
         """Bill a new period from now on. Until it is paid it stays paused, unless `wait_for_payment` is false."""
-        for item in subscription.items:
-            self._restart(item)
-        subscription.anchor = self.now
-        lines = [self._line(item) for item in subscription.items] + self._owed(subscription)
-        invoice = self.invoicing.draft(subscription, "subscription_update", lines, finalizes_in=0)
+        with self._journal.changing("customer.subscription.updated", subscription):
+            for item in subscription.items:
+                self._restart(item)
+            subscription.anchor = self.now
+            lines = [self._line(item) for item in subscription.items] + self._owed(subscription)
+            invoice = self.invoicing.draft(subscription, "subscription_update", lines, finalizes_in=0)
         if not wait_for_payment:
             self.unpause(subscription)
         self.collect(invoice)

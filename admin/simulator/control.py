@@ -23,11 +23,13 @@ from admin.simulator.faults import (
 )
 from admin.simulator.invoicing import AfterFinalFailure
 from admin.simulator.protocol import read_params
+from admin.simulator.thin import PAYLOADS
 from admin.simulator.wire import ApiError, Json, Params
 
 if TYPE_CHECKING:
     from admin.simulator.app import Simulator
     from admin.simulator.entities import Card
+    from admin.simulator.thin import Payload
 
 FINAL: tuple[AfterFinalFailure, ...] = ("canceled", "unpaid", "past_due", "paused")
 LONGEST_WAIT_SECONDS = 60.0
@@ -92,15 +94,17 @@ def control_router(simulator: Simulator) -> APIRouter:
 
     @router.post(
         "/webhooks",
-        summary="Switch deliveries on or off; what happens while off is never delivered",
-        openapi_extra=_body(enabled=_BOOLEAN),
+        summary="Switch deliveries on or off (what happens while off is never delivered), and between snapshot and thin",
+        openapi_extra=_body(enabled=_BOOLEAN, payload={"type": "string", "enum": list(PAYLOADS)}),
     )
     async def switch_webhooks(request: Request, sent: Sent) -> Response:
-        enabled = sent.flag("enabled")
-        if enabled is None:
+        enabled, payload = sent.flag("enabled"), sent.choice("payload", PAYLOADS)
+        if enabled is None and payload is None:
             raise sent.required("enabled")
-        simulator.webhooks.enabled = enabled
-        return _answer(request, {"enabled": enabled})
+        webhooks = simulator.webhooks
+        webhooks.enabled = webhooks.enabled if enabled is None else enabled
+        webhooks.payload = webhooks.payload if payload is None else cast("Payload", payload)
+        return _answer(request, {"enabled": webhooks.enabled, "payload": webhooks.payload})
 
     @router.get("/deliveries", summary="Which event went where, and what came of it; newest first")
     async def deliveries(limit: int = 100) -> Json:
@@ -113,6 +117,7 @@ def control_router(simulator: Simulator) -> APIRouter:
                     "event": one.event,
                     "type": one.type,
                     "url": one.url,
+                    "payload": "thin" if one.thin else "snapshot",
                     "state": one.state,
                     "attempts": [{"at": try_.at, "status": try_.status, "error": try_.error} for try_ in one.attempts],
                 }

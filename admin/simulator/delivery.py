@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import httpx
 
+from admin.simulator.thin import thin_json
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from admin.simulator.entities import Event
     from admin.simulator.faults import DeliveryFault, Faults
+    from admin.simulator.thin import Payload
     from admin.simulator.wire import Json
 
 State = Literal["waiting", "delivered", "failed", "lost"]
@@ -48,6 +51,7 @@ class Delivery:
     event: str
     type: str
     url: str
+    thin: bool = False
     state: State = "waiting"
     attempts: list[Attempt] = field(default_factory=list)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,6 +92,7 @@ class Webhooks:
     ) -> None:
         self.endpoints = list(endpoints)
         self.enabled = True
+        self.payload: Payload = "snapshot"
         self.records: deque[Delivery] = deque(maxlen=RECORDS_KEPT)
         self._by_event: dict[str, list[Delivery]] = {}
         self._wall_clock = wall_clock
@@ -100,17 +105,21 @@ class Webhooks:
     def offer(self, event: Event) -> None:
         """Take an event in; it is sent once the loop comes round."""
         fault = self._faults.take_delivery() if self.enabled and self.endpoints else None
-        payload = json.dumps(self._render(event), indent=2).encode()
         overtaken, self._held = self._held, []
         for url, secret in self.endpoints:
-            delivery = Delivery(event.id, event.type, url)
-            self._record(delivery)
-            if not self.enabled or (fault is not None and fault.kind == "drop"):
-                delivery.settle("lost")
-            else:
-                self._enqueue(_Parcel(delivery, payload, secret), fault)
+            for body in self._bodies(event):
+                delivery = Delivery(event.id, event.type, url, body["object"] != "event")
+                self._record(delivery)
+                if not self.enabled or (fault is not None and fault.kind == "drop"):
+                    delivery.settle("lost")
+                else:
+                    self._enqueue(_Parcel(delivery, json.dumps(body, indent=2).encode(), secret), fault)
         for entry in overtaken:
             self._queue.put_nowait(entry)
+
+    def _bodies(self, event: Event) -> list[Json]:
+        thin = [thin_json(event, beside_snapshot=self.payload == "both")] if self.payload != "snapshot" else []
+        return thin if self.payload == "thin" else [self._render(event), *thin]
 
     def release(self) -> None:
         """Send what a `reorder` still holds back."""
@@ -127,7 +136,7 @@ class Webhooks:
         self._queue.put_nowait(parcel)
         if fault is not None and fault.kind == "duplicate":
             first = parcel.delivery
-            again = Delivery(first.event, first.type, first.url)
+            again = Delivery(first.event, first.type, first.url, first.thin)
             self._record(again)
             self._queue.put_nowait(replace(parcel, delivery=again))
 

@@ -7,6 +7,7 @@ subscription or invoice go by unsaid, nor say one that was none.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from admin.simulator.entities import (
@@ -28,13 +29,12 @@ from admin.simulator.objects_billing import (
     portal_session_json,
     session_json,
 )
-from admin.simulator.store import EVENTS_KEPT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from admin.simulator.clock import SimulatedClock
-    from admin.simulator.entities import Entity
+    from admin.simulator.entities import Entity, Item
     from admin.simulator.store import Store
     from admin.simulator.wire import Json
 
@@ -45,10 +45,11 @@ class Journal:
     def __init__(self, store: Store, clock: SimulatedClock, public_base: str) -> None:
         self._store = store
         self._clock = clock
-        self._count = 0
+        self.count = 0
         self.public_base = public_base
         self.request: str | None = None
         self.idempotency_key: str | None = None
+        self.on_change: Callable[[Entity], None] = lambda _entity: None
         self.on_event: Callable[[Event], None] = lambda _event: None
         self.pending_webhooks: Callable[[str], int] = lambda _event: 0
 
@@ -79,33 +80,36 @@ class Journal:
 
     def say(self, kind: str, entity: Entity, previous: Json | None = None) -> Event:
         """Record one event about `entity` as it is now."""
-        now = self._clock.now()
-        self._count += 1
+        self.count += 1
         event = Event(
             id=self._store.new_id("evt"),
-            number=self._count,
+            number=self.count,
             type=kind,
-            created=int(now),
+            created=int(self._clock.now()),
             object=self.render(entity),
             previous=previous,
             request=self.request,
             idempotency_key=self.idempotency_key,
         )
         self._store.events[event.id] = event
-        if event.created >= now - EVENTS_KEPT_SECONDS:
-            self.on_event(event)
+        self.on_change(entity)
+        self.on_event(event)
         return event
 
     @contextmanager
     def changing(self, kind: str, entity: Entity) -> Iterator[None]:
         """Within, `entity` is changed; afterwards one event of type `kind` says what it was, if anything changed."""
-        before = self.render(entity)
+        before, items_before = self.render(entity), _items(entity)
         yield
         after = self.render(entity)
         previous = {name: value for name, value in before.items() if after.get(name) != value}
-        # When a product's price is edited is no change that anybody would look for.
-        if set(previous) - {"updated"}:
+        # When a product's price is edited is no change that anybody would look for; an item beyond those shown is.
+        if set(previous) - {"updated"} or _items(entity) != items_before:
             self.say(kind, entity, previous)
 
     def _is_delinquent(self, customer: str) -> bool:
         return any(one.status in ("past_due", "unpaid") for one in self._store.subscriptions_of(customer))
+
+
+def _items(entity: Entity) -> list[Item]:
+    return deepcopy(entity.items) if isinstance(entity, Subscription) else []

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from admin.simulator.entities import Card, CheckoutSession, Invoice, Price
 
 REDIRECT_WAIT_SECONDS: Final = 10.0
+CUSTOMERS_SHOWN: Final = 100
 SESSION_PLACEHOLDER: Final = "{CHECKOUT_SESSION_ID}"
 _Handler = Callable[["Request"], Awaitable[Response]]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from admin.simulator.billing import Billing
     from admin.simulator.clock import SimulatedClock
+    from admin.simulator.entities import Entity
     from admin.simulator.journal import Journal
     from admin.simulator.store import Store
 
@@ -31,29 +32,38 @@ class Schedule:
         self._clock = clock
         self._journal = journal
         self._billing = billing
+        self._reached = 0.0
+        self._order = 0
+        self._heap: list[tuple[int, int, str]] = []
+
+    def watch(self, one: Entity) -> None:
+        """Remember when `one` is due next. To be told of everything that may have changed its due time."""
+        due = self._due_at(one) if isinstance(one, Due) else None
+        if due is not None:
+            self._order += 1
+            heapq.heappush(self._heap, (due, self._order, one.id))
+
+    def watch_everything(self) -> None:
+        """Look through all the books anew: a change that was not told of is found at the latest when the clock is moved."""
+        self._heap.clear()
+        for one in self._all():
+            self.watch(one)
 
     def catch_up(self) -> None:
         """Bring the books to the present."""
         now = self._clock.now()
-        heap = [
-            (due, order, one.id)
-            for order, one in enumerate(self._all())
-            if (due := self._due_at(one)) is not None and due <= now
-        ]
-        heapq.heapify(heap)
-        order = len(self._store.sessions) + len(self._store.subscriptions) + len(self._store.invoices)
-        while heap:
-            moment, _, identifier = heapq.heappop(heap)
+        while self._heap and self._heap[0][0] <= now:
+            moment, _, identifier = heapq.heappop(self._heap)
             one = self._named(identifier)
             if self._due_at(one) != moment:
                 continue  # already worked off, or moved by something before it
-            with self._clock.held_at(moment):
+            # What was planned late, such as the notice of a trial that was cut short, happens late: time never goes back.
+            self._reached = max(self._reached, moment)
+            with self._clock.held_at(self._reached):
                 self._act(one)
             for touched in self._touched(one):
-                due = self._due_at(touched)
-                if due is not None and due <= now:
-                    order += 1
-                    heapq.heappush(heap, (due, order, touched.id))
+                self.watch(touched)
+        self._reached = max(self._reached, now)
         self._store.forget_old_events(now)
 
     def _all(self) -> Iterator[Due]:

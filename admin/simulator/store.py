@@ -5,7 +5,9 @@ It decides how ids look and what a missing one answers. It must never change an 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections import OrderedDict
+from itertools import islice
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from admin.simulator.wire import ApiError, missing
 
@@ -32,6 +34,27 @@ EVENTS_KEPT_SECONDS: Final = 30 * 86400
 """Stripe lets events be read for 30 days; a gateway that was away longer must converge without them."""
 
 
+Owned = TypeVar("Owned", "Subscription", "Invoice")
+
+
+class _ByOwner(Generic[Owned]):
+    """The objects of a table by whose they are. The table only grows, so what is new stands at its end."""
+
+    def __init__(self, table: dict[str, Owned], owner: Callable[[Owned], str]) -> None:
+        self._table: dict[str, Owned] = table
+        self._owner: Callable[[Owned], str] = owner
+        self._seen = 0
+        self._groups: dict[str, list[Owned]] = {}
+
+    def of(self, owner: str) -> list[Owned]:
+        """Oldest first."""
+        new = list(islice(reversed(self._table.values()), len(self._table) - self._seen))
+        for one in reversed(new):
+            self._groups.setdefault(self._owner(one), []).append(one)
+        self._seen = len(self._table)
+        return list(self._groups.get(owner, ()))
+
+
 class Store:
     """Every object of the simulated account."""
 
@@ -45,7 +68,9 @@ class Store:
         self.sessions: dict[str, CheckoutSession] = {}
         self.portal_configurations: dict[str, PortalConfiguration] = {}
         self.portal_sessions: dict[str, PortalSession] = {}
-        self.events: dict[str, Event] = {}
+        self.events: OrderedDict[str, Event] = OrderedDict()
+        self._subscriptions_by_customer = _ByOwner(self.subscriptions, lambda one: one.customer)
+        self._invoices_by_subscription = _ByOwner(self.invoices, lambda one: one.subscription)
 
     def new_id(self, prefix: str) -> str:
         """An id that nobody has seen, `cus_…`, `cs_test_…`."""
@@ -82,11 +107,11 @@ class Store:
 
     def subscriptions_of(self, customer: str) -> list[Subscription]:
         """Every subscription that the customer ever had, oldest first."""
-        return [one for one in self.subscriptions.values() if one.customer == customer]
+        return self._subscriptions_by_customer.of(customer)
 
     def invoices_of(self, subscription: str) -> list[Invoice]:
         """Every invoice of a subscription, oldest first."""
-        return [one for one in self.invoices.values() if one.subscription == subscription]
+        return self._invoices_by_subscription.of(subscription)
 
     def price_with_key(self, lookup_key: str) -> Price | None:
         """The price that holds this lookup key now; keys can be moved."""
@@ -94,10 +119,8 @@ class Store:
 
     def forget_old_events(self, now: float) -> None:
         """Drop what Stripe would no longer let be read. Events are kept in order, so the old ones come first."""
-        for identifier, event in list(self.events.items()):
-            if event.created >= now - EVENTS_KEPT_SECONDS:
-                return
-            del self.events[identifier]
+        while self.events and next(iter(self.events.values())).created < now - EVENTS_KEPT_SECONDS:
+            self.events.popitem(last=False)
 
     def _tables(self) -> Iterable[dict[str, Entity]]:
         return (  # type: ignore[return-value]  # dict is invariant; only read here

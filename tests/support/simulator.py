@@ -111,7 +111,8 @@ def _server(app: Any, *, lifespan: Any = "on") -> uvicorn.Server:
 
 
 @contextmanager
-def _threaded(server: uvicorn.Server, listener: socket.socket) -> Iterator[str]:
+def _threaded(server: uvicorn.Server, listener: socket.socket, *also: uvicorn.Server) -> Iterator[str]:
+    """Serve from a thread; on leaving, the servers in `also` are told to stop as well, to stop at the same time."""
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     deadline = time.monotonic() + _START_SECONDS
@@ -122,7 +123,8 @@ def _threaded(server: uvicorn.Server, listener: socket.socket) -> Iterator[str]:
             time.sleep(0.005)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        for one in (server, *also):
+            one.should_exit = True
         thread.join(_START_SECONDS)
         listener.close()
 
@@ -156,13 +158,13 @@ def running_simulator(
     listener = free_socket()
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with contextlib.ExitStack() as stack:
-        webhook = []
-        if receiver is not None:
-            hook = stack.enter_context(_threaded(_server(kept, lifespan="off"), free_socket()))
+        webhook, hooks = [], [] if receiver is None else [_server(kept, lifespan="off")]
+        for server in hooks:
+            hook = stack.enter_context(_threaded(server, free_socket()))
             webhook = [(f"{hook}/webhook", WEBHOOK_SECRET)]
         simulator = Simulator(wall_clock=wall_clock, webhook=webhook, public_base=base, retry_seconds=retry_seconds)
         simulator.seed(offers)
-        stack.enter_context(_threaded(_server(simulator.asgi), listener))
+        stack.enter_context(_threaded(_server(simulator.asgi), listener, *hooks))
         http = stack.enter_context(httpx.Client(timeout=30, trust_env=False, follow_redirects=False))
         yield Running(simulator, base, kept, http)
 

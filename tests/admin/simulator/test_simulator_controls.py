@@ -14,6 +14,13 @@ from tests.support.simulator import Receiver, Running, running_simulator
 BROWSER = {"Accept": "text/html,application/xhtml+xml"}
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Running]:
+    """For tests that change nothing."""
+    with running_simulator() as running:
+        yield running
+
+
 @pytest.fixture
 def sim() -> Iterator[Running]:
     with running_simulator(receiver=Receiver()) as running:
@@ -59,11 +66,13 @@ def test_the_clock_moves_forward_by_seconds_days_or_to_a_moment(sim: Running, as
         {"seconds": {"a": 1}},
     ],
 )
-def test_a_step_that_can_not_be_is_a_400_with_a_sentence_and_moves_nothing(sim: Running, body: dict[str, Any]) -> None:
-    answer = sim.http.post(f"{sim.base}/_sim/clock/advance", json=body)
+def test_a_step_that_can_not_be_is_a_400_with_a_sentence_and_moves_nothing(
+    shared: Running, body: dict[str, Any]
+) -> None:
+    answer = shared.http.post(f"{shared.base}/_sim/clock/advance", json=body)
     assert answer.status_code == 400
     assert len(answer.json()["error"]["message"]) > 10
-    assert sim.http.get(f"{sim.base}/_sim/clock").json()["offset"] == 0
+    assert shared.http.get(f"{shared.base}/_sim/clock").json()["offset"] == 0
 
 
 @pytest.mark.parametrize(
@@ -71,6 +80,7 @@ def test_a_step_that_can_not_be_is_a_400_with_a_sentence_and_moves_nothing(sim: 
     [
         ("webhooks", {}),
         ("webhooks", {"enabled": "perhaps"}),
+        ("webhooks", {"payload": "obese"}),
         ("settings", {"after_final_failure": "party"}),
         ("settings", {"retry_days": [0]}),
         ("settings", {"retry_days": [1] * 21}),
@@ -82,13 +92,13 @@ def test_a_step_that_can_not_be_is_a_400_with_a_sentence_and_moves_nothing(sim: 
         ("faults", {"api": "hang", "seconds": -1}),
     ],
 )
-def test_a_control_that_makes_no_sense_is_a_400(sim: Running, path: str, body: dict[str, Any]) -> None:
-    assert sim.http.post(f"{sim.base}/_sim/{path}", json=body).status_code == 400
+def test_a_control_that_makes_no_sense_is_a_400(shared: Running, path: str, body: dict[str, Any]) -> None:
+    assert shared.http.post(f"{shared.base}/_sim/{path}", json=body).status_code == 400
 
 
-def test_controls_of_what_is_not_there_are_a_404(sim: Running) -> None:
+def test_controls_of_what_is_not_there_are_a_404(shared: Running) -> None:
     for path in ("customers/cus_nope/card", "subscriptions/sub_nope/auto_renew"):
-        assert sim.http.post(f"{sim.base}/_sim/{path}", json={"works": True, "enabled": True}).status_code == 404
+        assert shared.http.post(f"{shared.base}/_sim/{path}", json={"works": True, "enabled": True}).status_code == 404
 
 
 def test_automatic_renewal_is_switched_off_and_on(sim: Running) -> None:
@@ -119,8 +129,8 @@ def test_every_button_of_the_front_page_works_and_leads_back_to_it(sim: Running)
     assert "Let it work" in after.text
 
 
-def test_every_control_stands_in_the_openapi_document_with_what_may_be_sent(sim: Running) -> None:
-    paths = sim.http.get(f"{sim.base}/openapi.json").json()["paths"]
+def test_every_control_stands_in_the_openapi_document_with_what_may_be_sent(shared: Running) -> None:
+    paths = shared.http.get(f"{shared.base}/openapi.json").json()["paths"]
     assert set(paths) >= {
         "/_sim/clock",
         "/_sim/clock/advance",
@@ -137,10 +147,10 @@ def test_every_control_stands_in_the_openapi_document_with_what_may_be_sent(sim:
             assert set(content) == {"application/json", "application/x-www-form-urlencoded"}, path
 
 
-def test_pages_of_what_is_not_there_say_so(sim: Running) -> None:
+def test_pages_of_what_is_not_there_say_so(shared: Running) -> None:
     for path in ("c/pay/cs_nope", "i/in_nope", "p/session/bps_nope"):
-        assert sim.http.get(f"{sim.base}/{path}").status_code == 404
-        assert sim.http.post(f"{sim.base}/{path}").status_code in (404, 405)
+        assert shared.http.get(f"{shared.base}/{path}").status_code == 404
+        assert shared.http.post(f"{shared.base}/{path}").status_code in (404, 405)
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:80", "ftp://127.0.0.1/", "http://"])

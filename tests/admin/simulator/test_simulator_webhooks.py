@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import stripe
 
-from tests.support.simulator import Receiver, Running, running_simulator
+from tests.support.simulator import WEBHOOK_SECRET, Receiver, Running, running_simulator
 
 
 def states(sim: Running) -> list[str]:
@@ -151,3 +151,33 @@ def test_a_hanging_call_outlasts_its_caller() -> None:
         with pytest.raises(stripe.APIConnectionError):
             client.v1.customers.list()
         assert sim.stripe().v1.customers.list().data == []
+
+
+def test_thin_events_name_the_object_and_the_sdk_fetches_it() -> None:
+    receiver = Receiver()
+    with running_simulator(receiver=receiver) as sim:
+        client = sim.stripe()
+        sim.control("webhooks", payload="thin")
+        customer = client.v1.customers.create({"name": "A"})
+        client.v1.subscriptions.create({"customer": customer.id, "items": [{"price": "price_ent"}]})
+        sim.control("settle")
+        seen = {}
+        for body, signature in zip(receiver.bodies, receiver.signatures, strict=True):
+            notification = client.parse_event_notification(body, signature, WEBHOOK_SECRET)
+            seen[notification.type] = notification
+        created = seen["v1.customer.subscription.created"]
+        assert isinstance(created, stripe.events.V1CustomerSubscriptionCreatedEventNotification)
+        assert created.fetch_related_object().customer == customer.id
+        assert created.fetch_event().type == created.type
+        assert b"items" not in b"".join(receiver.bodies)
+
+
+def test_snapshot_and_thin_together_tell_of_each_other() -> None:
+    receiver = Receiver()
+    with running_simulator(receiver=receiver) as sim:
+        sim.control("webhooks", payload="both")
+        sim.stripe().v1.customers.create()
+        sim.control("settle")
+        snapshot, thin = sorted(receiver.events, key=lambda event: str(event["object"]))
+        assert (snapshot["object"], thin["object"]) == ("event", "v2.core.event")
+        assert thin["snapshot_event"] == snapshot["id"] != thin["id"]
