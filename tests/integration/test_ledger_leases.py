@@ -125,7 +125,7 @@ async def test_a_killed_process_is_followed_once_its_lease_has_run_out(database:
     assert await process.stdout.readline() == b"working\n"
     first = await runs_out_at(database)
     async with asyncio.timeout(30):
-        while await runs_out_at(database) == first:  # it lives, and so it renews  # noqa: ASYNC110 -- only the table shows it
+        while await runs_out_at(database) == first:  # noqa: ASYNC110 -- it lives and so renews, which only the row shows
             await asyncio.sleep(0.05)
     job = Job()
     task = asyncio.create_task(Lease(database, "worker", "here", ttl=2).hold(job))

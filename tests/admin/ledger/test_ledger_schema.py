@@ -70,16 +70,34 @@ async def test_upgrading_twice_does_nothing_the_second_time(empty_url: str) -> N
     assert (first.before, second.before, second.after) == (None, first.after, first.after)
 
 
+UPGRADE_ON_A_SIGNAL = """
+import asyncio, sys
+from admin.ledger.schema import upgrade
+print("ready", flush=True)
+sys.stdin.readline()
+print(asyncio.run(upgrade(sys.argv[1])))
+"""
+
+
 async def test_processes_that_upgrade_at_once_all_succeed(empty_url: str) -> None:
-    script = "import asyncio, sys; from admin.ledger.schema import upgrade; print(asyncio.run(upgrade(sys.argv[1])))"
+    pipe = asyncio.subprocess.PIPE
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", script, empty_url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            sys.executable,
+            "-c",
+            UPGRADE_ON_A_SIGNAL,
+            empty_url,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=asyncio.subprocess.STDOUT,
         )
-        for _ in range(3)
+        for _ in range(4)
     ]
-    outputs = [(await process.communicate())[0].decode() for process in processes]
-    assert all(output.startswith("Upgraded(") for output in outputs), outputs
+    for process in processes:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+    outputs = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
+    assert all(output.startswith(b"Upgraded(") for output, _ in outputs), outputs
     revisions = await current_and_head(empty_url)
     assert isinstance(revisions, Revisions)
     assert revisions.problem is None
