@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from admin.simulator.changes import (
     PAYMENT_BEHAVIORS,
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 MISSING_CARD = ("create_invoice", "cancel", "pause")
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedEnd:
+    """An end that was asked for, or asked to be taken back. `at` only where it is a moment."""
+
+    kind: Literal["first", "last", "moment", "period_end", "no_period_end", "none"]
+    at: int | None = None
+
+
 def _create(call: Call) -> Json:
     params, world, now = call.params, call.world, call.world.billing.now
     customer = world.store.live_customer(params.need("customer"))
@@ -45,6 +54,7 @@ def _create(call: Call) -> Json:
     days = params.whole("days_until_due", least=0, most=365)
     if collection == "send_invoice" and days is None:
         raise params.required("days_until_due")
+    planned = _planned_end(call)
     subscription = Subscription(
         id=world.store.new_id("sub"),
         customer=customer.id,
@@ -65,7 +75,7 @@ def _create(call: Call) -> Json:
         item = new_item(world.billing, subscription, price, 1 if quantity is None else quantity)
         item.metadata = one.metadata({})
         subscription.items.append(item)
-    _read_planned_end(call, subscription)
+    _plan_end(call, subscription, planned)
     if behavior == "error_if_incomplete" and trial_end is None and _would_fail(call, customer, subscription):
         raise world.billing.invoicing.decline(customer)
     world.billing.begin(subscription, paid_already=False, charge=behavior != "default_incomplete")
@@ -96,30 +106,37 @@ def _would_fail(call: Call, customer: Customer, subscription: Subscription) -> b
     return due > 0 and customer.card != "works" and subscription.collection_method == "charge_automatically"
 
 
-def _read_planned_end(call: Call, subscription: Subscription) -> None:
-    """`cancel_at` and `cancel_at_period_end`; the moment is checked before anything changes."""
-    params, billing = call.params, call.world.billing
-    at_period_end = params.flag("cancel_at_period_end")
-    if params.text("cancel_at") is not None and at_period_end:
+def _planned_end(call: Call) -> PlannedEnd | None:
+    """What is asked of `cancel_at` and `cancel_at_period_end`; None for nothing."""
+    params = call.params
+    at, at_period_end = params.text("cancel_at"), params.flag("cancel_at_period_end")
+    if at is not None and at_period_end:
         raise ApiError(400, "You can only use one of cancel_at and cancel_at_period_end.", param="cancel_at")
-    ends = [item.period_end for item in subscription.items]
-    match params.text("cancel_at"):
-        case "min_period_end":
+    if at in ("min_period_end", "max_period_end"):
+        return PlannedEnd("first" if at == "min_period_end" else "last")
+    if at is not None:
+        return PlannedEnd("moment", moment_ahead(params, "cancel_at", call.world.billing.now, years=5))
+    if at_period_end is not None:
+        return PlannedEnd("period_end" if at_period_end else "no_period_end")
+    return PlannedEnd("none") if params.has("cancel_at") else None
+
+
+def _plan_end(call: Call, subscription: Subscription, wanted: PlannedEnd | None) -> None:
+    """Put it in force, after the items are what they will be."""
+    billing, ends = call.world.billing, [item.period_end for item in subscription.items]
+    match wanted:
+        case PlannedEnd("first"):
             billing.set_planned_end(subscription, min(ends), at_period_end=False)
-        case "max_period_end":
+        case PlannedEnd("last"):
             billing.set_planned_end(subscription, max(ends), at_period_end=False)
-        case None if params.has("cancel_at"):
+        case PlannedEnd("period_end") if not subscription.cancel_at_period_end:
+            billing.set_planned_end(subscription, max(ends), at_period_end=True)
+        case PlannedEnd("no_period_end") if subscription.cancel_at_period_end:
             billing.set_planned_end(subscription, None, at_period_end=False)
-        case None:
-            pass
+        case PlannedEnd("moment" | "none"):
+            billing.set_planned_end(subscription, wanted.at, at_period_end=False)
         case _:
-            billing.set_planned_end(
-                subscription, moment_ahead(params, "cancel_at", billing.now, years=5), at_period_end=False
-            )
-    if at_period_end and not subscription.cancel_at_period_end:
-        billing.set_planned_end(subscription, max(ends), at_period_end=True)
-    elif at_period_end is False and subscription.cancel_at_period_end:
-        billing.set_planned_end(subscription, None, at_period_end=False)
+            pass
 
 
 def _named(call: Call) -> Subscription:
@@ -172,12 +189,13 @@ def _update(call: Call) -> Json:
     change = read_change(billing, subscription, wanted) if wanted else None
     metadata, pause = params.metadata(subscription.metadata), _pause_collection(call)
     trial_end = trial_end_of(params, billing.now) if params.has("trial_end") else None
+    planned = _planned_end(call)
     if change is not None and payment == "error_if_incomplete":
         refuse_unpayable(billing, subscription, change, proration)
     with world.journal.changing("customer.subscription.updated", subscription):
-        _read_planned_end(call, subscription)
         if change is not None:
             apply_change(billing, subscription, change, proration=proration, payment=payment)
+        _plan_end(call, subscription, planned)
         subscription.metadata = metadata
         if params.has("description"):
             subscription.description = params.text("description")

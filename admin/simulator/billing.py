@@ -100,7 +100,7 @@ class Billing:
         if pending is not None and pending.invoice == invoice.id:
             with self._journal.changing("customer.subscription.pending_update_applied", subscription):
                 subscription.items, subscription.pending_update = pending.items, None
-        if subscription.status == "paused" and invoice.id == subscription.latest_invoice:
+        if subscription.status == "paused" and _resumes(subscription, invoice):
             self.unpause(subscription)
         if subscription.status == "incomplete":
             self._to(subscription, "active")
@@ -256,8 +256,10 @@ class Billing:
         self.collect(invoice)
 
     def unpause(self, subscription: Subscription) -> None:
-        """Status `active` again."""
+        """Status `active` again, with the period that was paid for, which the pause had cut short."""
         with self._journal.changing("customer.subscription.updated", subscription):
+            for item in subscription.items:
+                item.period_end = self.period_from(item.price, item.anchor, item.period_start)
             subscription.status = "active"
             subscription.paused_at = subscription.paused_by = None
         self._journal.say("customer.subscription.resumed", subscription)
@@ -324,3 +326,11 @@ class Billing:
     def copies(self, subscription: Subscription) -> list[Item]:
         """The items, to be changed without changing the subscription yet."""
         return deepcopy(subscription.items)
+
+
+def _resumes(subscription: Subscription, invoice: Invoice) -> bool:
+    """Whether paying this invoice ends the pause: it is the one that failed into it, or that of a resumption."""
+    if invoice.id != subscription.latest_invoice:
+        return False
+    resumption = invoice.billing_reason == "subscription_update" and invoice.created >= (subscription.paused_at or 0)
+    return resumption or subscription.paused_by == "final_payment_failure"

@@ -39,7 +39,7 @@ LARGEST_BODY: Final = 1 << 20
 KEY_KEPT_SECONDS: Final = 24 * 3600
 MOST_STALE: Final = 1000
 EXPAND_DEPTH: Final = 4
-_INCLUDABLE: Final = {"checkout.session": "line_items", "billing_portal.configuration": "products"}
+_PORTAL_PRODUCTS: Final = ["features", "subscription_update", "products"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +220,12 @@ class Protocol:
         if not isinstance(node, dict) or not steps:
             return
         step = steps[0]
-        if step not in node and _INCLUDABLE.get(str(node.get("object"))) == step:
-            node[step] = self._included(node, step)
+        if node.get("object") == "checkout.session" and step == "line_items":
+            node[step] = self._line_items(str(node["id"]))
+        elif node.get("object") == "billing_portal.configuration" and steps == _PORTAL_PRODUCTS:
+            configuration = self._world.store.portal_configurations[str(node["id"])]
+            node["features"]["subscription_update"]["products"] = configuration.products
+            return
         value = node.get(step)
         if isinstance(value, str) and step != "id":
             entity = self._world.store.find(value)
@@ -229,10 +233,8 @@ class Protocol:
                 node[step] = self._world.journal.render(entity)
         self._expand(node.get(step), steps[1:])
 
-    def _included(self, node: Json, step: str) -> object:
-        store, identifier = self._world.store, str(node["id"])
-        if step == "products":
-            return [dict(one) for one in store.portal_configurations[identifier].products]
+    def _line_items(self, identifier: str) -> Json:
+        store = self._world.store
         lines = [line_item_json(line, store) for line in store.sessions[identifier].line_items]
         return listing(lines, f"/v1/checkout/sessions/{identifier}/line_items")
 

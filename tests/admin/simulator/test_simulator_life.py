@@ -135,6 +135,50 @@ def test_a_payment_asked_for_by_hand_does_not_use_up_a_retry(sim: Running) -> No
     assert (after.attempt_count, after.next_payment_attempt) == (1, before.next_payment_attempt)
 
 
+def test_paying_what_led_to_a_pause_gives_the_period_that_it_pays_for_and_bills_no_other(sim: Running) -> None:
+    sim.control("settings", after_final_failure="paused")
+    subscription = subscribe(sim)
+    sim.control(f"customers/{subscription.customer}/card", works=False)
+    until_end(sim, subscription, extra=3601)
+    rolled = fetch(sim, subscription)["items"].data[0].current_period_end
+    sim.advance(days=16)
+    paused = fetch(sim, subscription)
+    assert (paused.status, paused["items"].data[0].current_period_end < rolled) == ("paused", True)
+    sim.advance(days=2)
+    sim.pay(str(invoice_of(paused).hosted_invoice_url))
+    again = fetch(sim, subscription)
+    assert (again.status, again["items"].data[0].current_period_end) == ("active", rolled)
+    assert len(sim.stripe().v1.invoices.list({"subscription": subscription.id}).data) == 2
+
+
+def test_paying_an_old_invoice_does_not_undo_a_pause_that_was_asked_for(sim: Running) -> None:
+    subscription = subscribe(sim)
+    sim.control(f"customers/{subscription.customer}/card", works=False)
+    until_end(sim, subscription, extra=3601)
+    late = fetch(sim, subscription)
+    sim.stripe().v1.subscriptions.pause(subscription.id)
+    sim.pay(str(invoice_of(late).hosted_invoice_url))
+    assert fetch(sim, subscription).status == "paused"
+
+
+def test_an_end_asked_for_together_with_a_new_interval_is_the_end_of_the_new_period(sim: Running) -> None:
+    subscription = subscribe(sim)
+    item = subscription["items"].data[0]
+    changed = sim.stripe().v1.subscriptions.update(
+        subscription.id, {"items": [{"id": item.id, "price": "price_pro_yearly"}], "cancel_at_period_end": True}
+    )
+    assert changed.cancel_at == changed["items"].data[0].current_period_end > item.current_period_end
+
+
+def test_an_end_can_be_set_to_the_first_or_last_of_mixed_periods(sim: Running) -> None:
+    subscription = subscribe(sim, "price_pro_monthly", "price_pro_yearly")
+    ends = [item.current_period_end for item in subscription["items"].data]
+    update = sim.stripe().v1.subscriptions.update
+    assert update(subscription.id, {"cancel_at": "min_period_end"}).cancel_at == min(ends)
+    assert update(subscription.id, {"cancel_at": "max_period_end"}).cancel_at == max(ends)
+    assert update(subscription.id, {"cancel_at": ""}).cancel_at is None
+
+
 def test_voiding_the_unpaid_invoice_makes_the_subscription_active_again(sim: Running) -> None:
     subscription = subscribe(sim)
     sim.control(f"customers/{subscription.customer}/card", works=False)

@@ -187,10 +187,18 @@ def test_configurations_are_listed_found_updated_and_shown_with_their_products_w
     portal, made = sim.stripe().v1.billing_portal, configure(sim)
     assert [one.id for one in portal.configurations.list({"is_default": False}).data] == [made.id]
     assert len(portal.configurations.list({"is_default": True}).data) == 1
-    updated = portal.configurations.update(made.id, {"metadata": {"hash": "1"}, "expand": ["products"]})
+    updated = portal.configurations.update(
+        made.id, {"metadata": {"hash": "1"}, "expand": ["features.subscription_update.products"]}
+    )
     assert updated.metadata is not None
     assert updated.metadata.to_dict() == {"made_by": "gateway", "hash": "1"}
     assert updated.features.subscription_update.enabled is True
+    assert [one.product for one in updated.features.subscription_update.products or []] == [
+        "prod_pro",
+        "prod_enterprise",
+    ]
+    shown = portal.configurations.retrieve(made.id)
+    assert "products" not in shown.features.subscription_update.to_dict()
     assert portal.configurations.update(made.id, {"active": False}).active is False
     with pytest.raises(stripe.InvalidRequestError, match="inactive"):
         open_portal(sim, subscribe(sim), configuration=made.id)
