@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
+from gateway.credentials import Unauthenticated
 from policies.entitlement import Standing
-from policies.offers import Offer
+from policies.offers import Offer, Payment
 from policies.reasons import ANSWERS, Reason
 from policies.requirement import Requirement
 from policies.signed import Claim, Purpose, sign
@@ -42,7 +43,10 @@ _CSP: Final = f"default-src 'none'; style-src 'sha256-{_STYLE_DIGEST}'; base-uri
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What of the request an answer depends on. `accept` and `origin` are empty when the caller sent none."""
+    """What of the request an answer depends on. `accept` and `origin` are empty when the caller sent none.
+
+    `method` is GET for HEAD, so that the answer to HEAD is as long as the one to GET (RFC 9110, section 8.6).
+    """
 
     method: str
     path: str
@@ -61,18 +65,11 @@ class Answer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
-    """What a 402 says beyond its reason: what was needed, what they have, and what takes the money."""
-
-    customer: str
-    requirement: Requirement
-    standing: Standing
-    tier: str
-
-
 class Answers:
-    """Builds every answer of one configuration. `wall` is real UTC seconds: links keep real time."""
+    """Builds every answer of one configuration. `wall` is real UTC seconds: links keep real time.
+
+    `cors_credentials`: tokens may come in cookies, so a page of a listed origin may read what its cookies brought.
+    """
 
     def __init__(
         self,
@@ -81,6 +78,7 @@ class Answers:
         signing_key: bytes,
         pay_link_ttl: float,
         cors_origins: tuple[str, ...],
+        cors_credentials: bool,
         offers: Callable[[str], tuple[Offer, ...]],
         wall: Callable[[], float],
     ) -> None:
@@ -88,6 +86,10 @@ class Answers:
         self._signing_key = signing_key
         self._pay_link_ttl = pay_link_ttl
         self._cors_origins = frozenset(origin.encode() for origin in cors_origins)
+        self._readable: Headers = [(b"access-control-expose-headers", EXPOSED_HEADERS.encode())]
+        if cors_credentials:
+            self._readable.append((b"access-control-allow-credentials", b"true"))
+        self.vary = b"Authorization, Accept, Origin" if cors_origins else b"Authorization, Accept"
         self._offers = offers
         self._wall = wall
 
@@ -115,7 +117,7 @@ class Answers:
             (b"x-gateway-reason", reason.value.encode()),
             (b"x-request-id", asked.request_id.encode("latin-1")),
             (b"cache-control", b"no-store"),
-            (b"vary", b"Authorization, Accept, Origin" if self._cors_origins else b"Authorization, Accept"),
+            (b"vary", self.vary),
             *self.readable_from(asked.origin),
             *(extra or ()),
         ]
@@ -131,8 +133,11 @@ class Answers:
         headers.append((b"content-length", str(len(body)).encode()))
         return Answer(reason, known.status, headers, body)
 
-    def unauthenticated(self, reason: Reason, detail: str, asked: Asked) -> Answer:
+    def unauthenticated(self, outcome: Unauthenticated, asked: Asked) -> Answer:
         """A 401 with its challenge (RFC 6750, section 3): no error code where no token was sent."""
+        reason, detail = outcome.reason, outcome.detail
+        if ANSWERS[reason].status != 401:
+            return self.refuse(reason, detail, asked)
         challenge = 'Bearer realm="gateway"'
         if reason is not Reason.TOKEN_MISSING:
             challenge += f', error="invalid_token", error_description="{_quoted(detail)}"'
@@ -171,10 +176,7 @@ class Answers:
         """The CORS fields that make an answer of ours readable from `origin`, none for an origin that isn't listed."""
         if not origin or origin not in self._cors_origins:
             return []
-        return [
-            (b"access-control-allow-origin", origin),
-            (b"access-control-expose-headers", EXPOSED_HEADERS.encode()),
-        ]
+        return [(b"access-control-allow-origin", origin), *self._readable]
 
 
 def _needed(requirement: Requirement) -> str:
@@ -209,6 +211,7 @@ def _quoted(text: str) -> str:
 
 def prefers_html(accept: bytes) -> bool:
     """Whether `Accept` ranks text/html above JSON (RFC 9110, section 12.5.1). A tie, or no field, is JSON."""
+    accept = accept.lower()
     if b"html" not in accept:
         return False
     ranks = {
@@ -218,7 +221,7 @@ def prefers_html(accept: bytes) -> bool:
         b"application/*": 0.0,
         b"*/*": 0.0,
     }
-    for part in accept.lower().split(b","):
+    for part in accept.split(b","):
         media, *parameters = (piece.strip() for piece in part.split(b";"))
         if media not in ranks:
             continue

@@ -13,16 +13,17 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 
 from gateway.answers import Answers, Asked, raw_refusal
-from gateway.app import ASKED_KEY, new_request_id
 from gateway.credentials import Authenticator
+from gateway.own_endpoints import ASKED_KEY
 from gateway.plan import Plan
 from gateway.telemetry import Metrics
 from gateway.upstream.forward import Upstreams
 from gateway.upstream.headers import TrustedProxies
+from gateway.walk import new_request_id
 from policies.entitlement import BillingRules, Entitlement, derive
 from policies.facts import CustomerFacts
-from policies.offers import Offer
-from policies.reasons import Reason
+from policies.offers import Offer, Payment
+from policies.reasons import ANSWERS, Reason
 from policies.routes import RouteTable
 from policies.schema import Config
 from policies.tiers import build_ladder
@@ -84,18 +85,21 @@ class InForce:
         rank = self.ladder.rank(tier)
         return tuple(Offer(tier, price) for price in self.config.tiers[rank].prices) if rank >= 0 else ()
 
-    def refuse(
-        self, scope: Mapping[str, Any], reason: Reason, detail: str, facts: dict[str, Any] | None = None
-    ) -> Response:
-        """A refusal of the gateway's own endpoints, in the one shape of all."""
+    def refuse(self, scope: Mapping[str, Any], reason: Reason, detail: str, payment: Payment | None = None) -> Response:
+        """A refusal of the gateway's own endpoints, in the one shape of all; with a `payment`, a whole 402."""
         asked: Asked = scope[ASKED_KEY]
-        answer = self.plan.answers.refuse(reason, detail, asked, facts=facts)
+        answers = self.plan.answers
+        if payment is not None:
+            answer = answers.payment_required(reason, payment, asked)
+        else:
+            answer = answers.refuse(reason, detail, asked)
         response = Response(answer.body, status_code=answer.status)
         response.raw_headers = list(answer.headers)
         return response
 
     def refuse_raw(self, reason: Reason, detail: str) -> bytes:
-        """A refusal of what never became a request, as bytes that end the connection."""
+        """A refusal of what never became a request, as bytes that end the connection; it is counted all the same."""
+        self._metrics.requests.labels("_none", "_other", str(ANSWERS[reason].status), reason.value).inc()
         return raw_refusal(self.plan.answers.refuse(reason, detail, Asked("", "", new_request_id())))
 
     def _make_plan(self) -> Plan:
@@ -111,6 +115,7 @@ class InForce:
                 signing_key=self.signing_key,
                 pay_link_ttl=self.config.billing.pay_link_ttl,
                 cors_origins=server.cors_origins,
+                cors_credentials=any(source.kind == "cookie" for source in self.authenticator.sources),
                 offers=self.offers,
                 wall=self._wall,
             ),

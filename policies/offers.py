@@ -1,9 +1,12 @@
-"""What a tier costs, as the caller of a 402 is told it."""
+"""What a tier costs, and what has to be paid for, as the caller of a 402 is told it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+from policies.entitlement import Standing
+from policies.requirement import Requirement
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +29,13 @@ class Offer:
             "currency": self.currency,
             "interval": self.interval,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What a 402 says beyond its reason: what was needed, what they have, and the tier that its link sells."""
+
+    customer: str
+    requirement: Requirement
+    standing: Standing
+    tier: str

@@ -7,6 +7,7 @@ GET never changes anything: links are fetched by mail scanners and chat previews
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from fastapi import FastAPI, Request
@@ -20,13 +21,18 @@ from admin.public.standing import me, plans
 from policies.caller import SCOPE_KEY, Caller
 from policies.decision import Refuse, decide
 from policies.entitlement import Entitlement
+from policies.offers import Payment
 from policies.reason_pages import PAGES
 from policies.reasons import ANSWERS, Reason
 from policies.requirement import Access, Requirement
 from policies.signed import Claim, LinkExpired, LinkInvalid, Purpose, sign, verify
+from policies.tiers import NO_TIER
 
 RETURN_LIFETIME_SECONDS: Final = 24 * 3600
 """A Checkout session lives a day at most, so a return later than that is nobody's."""
+
+_SESSION_ID: Final = re.compile(r"[A-Za-z0-9_]{1,255}")
+_BLOCKED: Final = "This customer has been blocked by the API's owner, so nothing is sold to them."
 
 _HEADINGS: Final = {
     Reason.PAYMENT_FAILED: "Pay the open invoice for {tier}",
@@ -38,21 +44,20 @@ _HEADINGS: Final = {
 
 def build_public_app(ports: PublicPorts, billing: Billing) -> FastAPI:
     """Everything under `/_gateway/`."""
-    app = FastAPI(title="Entitlement Gateway", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Entitlement Gateway", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     endpoints = _Endpoints(ports, billing)
     app.add_exception_handler(StarletteHTTPException, endpoints.unknown)
-    for method, path, endpoint in (
-        ("POST", "/_gateway/stripe/webhook", endpoints.webhook),
-        ("GET", "/_gateway/me", endpoints.me),
-        ("GET", "/_gateway/plans", endpoints.plans),
-        ("POST", "/_gateway/checkout", endpoints.checkout),
-        ("POST", "/_gateway/portal", endpoints.portal),
-        ("GET", "/_gateway/pay/{link}", endpoints.pay_page),
-        ("POST", "/_gateway/pay/{link}", endpoints.pay),
-        ("GET", "/_gateway/return", endpoints.returned),
-        ("GET", "/_gateway/problems/{reason}", endpoints.problem),
+    for methods, path, endpoint in (
+        (["POST"], "/_gateway/stripe/webhook", endpoints.webhook),
+        (["GET"], "/_gateway/me", endpoints.me),
+        (["GET"], "/_gateway/plans", endpoints.plans),
+        (["POST"], "/_gateway/checkout", endpoints.checkout),
+        (["POST"], "/_gateway/portal", endpoints.portal),
+        (["GET", "POST"], "/_gateway/pay/{link}", endpoints.pay),
+        (["GET"], "/_gateway/return", endpoints.returned),
+        (["GET"], "/_gateway/problems/{reason}", endpoints.problem),
     ):
-        app.add_route(path, endpoint, methods=[method])
+        app.add_route(path, endpoint, methods=methods)
     return app
 
 
@@ -65,10 +70,25 @@ class _Endpoints:
         """No such path of ours, or not with this method."""
         wrong_method = isinstance(error, StarletteHTTPException) and error.status_code == 405
         reason = Reason.METHOD_NOT_ALLOWED if wrong_method else Reason.NO_ROUTE
-        response = self._refuse(request, reason, f"The gateway has no {request.method} {_shown_path(request)}.")
+        response = self._refuse(
+            request, reason, f"The gateway has no {_shown_path(request)}{' with this method' if wrong_method else ''}."
+        )
         if isinstance(error, StarletteHTTPException):
             response.headers.update(error.headers or {})
         return response
+
+    async def pay(self, request: Request) -> Response:
+        """A payment link: fetched, a page that changes nothing; its button, on to Stripe."""
+        claim = self._link(request, Purpose.PAY, request.path_params["link"])
+        if isinstance(claim, Response):
+            return claim
+        ladder = self._ports.ladder()
+        rank = ladder.rank(claim.tier)
+        if rank < 0 or not ladder.sold[rank]:
+            return self._refuse(request, Reason.BAD_REQUEST, "This link is for a tier that is no longer offered.")
+        if request.method == "POST":
+            return await self._paid_by_button(request, claim)
+        return await self._pay_page(request, claim, rank)
 
     async def webhook(self, request: Request) -> Response:
         """Stripe's events, raw: the signature is over the bytes."""
@@ -112,47 +132,10 @@ class _Endpoints:
             _caller(request).customer, f"{self._ports.public_url}/_gateway/return"
         )
         if isinstance(outcome, NotBought):
+            if outcome.reason is Reason.SUBSCRIPTION_REQUIRED:
+                return await self._nothing_to_manage(request, outcome)
             return self._refuse(request, outcome.reason, outcome.detail)
         return JSONResponse({"url": outcome.url})
-
-    async def pay_page(self, request: Request) -> Response:
-        """The page behind a 402's link: names tier and price, changes nothing."""
-        claim = self._link(request, Purpose.PAY, request.path_params["link"])
-        if isinstance(claim, Response):
-            return claim
-        ladder = self._ports.ladder()
-        rank = ladder.rank(claim.tier)
-        if rank < 0:
-            return self._refuse(request, Reason.BAD_REQUEST, "This link is for a tier that is no longer offered.")
-        reason = _why(self._ports, await self._ports.entitlement(claim.customer), claim.tier)
-        features = ladder.features[rank]
-        if reason is None:
-            heading = f"You already have {claim.tier}"
-            return page("returned.html", heading=heading, text="There is nothing to pay.", features=features)
-        return page(
-            "pay.html",
-            heading=_HEADINGS.get(reason, "Subscribe to {tier}").format(tier=claim.tier),
-            tier=claim.tier,
-            customer=claim.customer,
-            features=features,
-            # An open invoice has its own amount, which only Stripe knows: its page names it.
-            offers=() if reason is Reason.PAYMENT_FAILED else self._ports.offers(claim.tier),
-        )
-
-    async def pay(self, request: Request) -> Response:
-        """The page's button, or `curl -X POST`: on to Stripe."""
-        claim = self._link(request, Purpose.PAY, request.path_params["link"])
-        if isinstance(claim, Response):
-            return claim
-        choice = await read_choice(request)
-        if not isinstance(choice, Choice):
-            return self._refuse_body(request, choice)
-        if choice.tier is not None and choice.tier != claim.tier:
-            return self._refuse(request, Reason.BAD_REQUEST, f"This link sells '{claim.tier}' and nothing else.")
-        outcome = await self._buy(claim.customer, claim.tier, choice)
-        if isinstance(outcome, NotBought):
-            return self._refuse(request, outcome.reason, outcome.detail)
-        return RedirectResponse(outcome, status_code=303)
 
     async def returned(self, request: Request) -> Response:
         """Back from Stripe: sync at once and say what they now have."""
@@ -163,7 +146,10 @@ class _Endpoints:
         claim = self._link(request, Purpose.RETURN, state)
         if isinstance(claim, Response):
             return claim
-        problem = await self._billing.settle_session(request.query_params.get("session_id", ""), claim.customer)
+        session_id = request.query_params.get("session_id", "")
+        if _SESSION_ID.fullmatch(session_id) is None:
+            return self._refuse(request, Reason.BAD_REQUEST, "This page is for a payment that did not begin here.")
+        problem = await self._billing.settle_session(session_id, claim.customer)
         if problem is not None:
             return self._refuse(request, problem.reason, problem.detail)
         entitlement = await self._ports.entitlement(claim.customer)
@@ -192,10 +178,53 @@ class _Endpoints:
             remedy=text.remedy,
         )
 
+    async def _pay_page(self, request: Request, claim: Claim, rank: int) -> Response:
+        reason = _why(self._ports, await self._ports.entitlement(claim.customer), claim.tier)
+        features = self._ports.ladder().features[rank]
+        if reason is None:
+            heading = f"You already have {claim.tier}"
+            return page("returned.html", heading=heading, text="There is nothing to pay.", features=features)
+        if reason is Reason.BLOCKED:
+            return self._refuse(request, Reason.BLOCKED, _BLOCKED)
+        return page(
+            "pay.html",
+            heading=_HEADINGS.get(reason, "Subscribe to {tier}").format(tier=claim.tier),
+            tier=claim.tier,
+            customer=claim.customer,
+            features=features,
+            # An open invoice has its own amount, which only Stripe knows: its page names it.
+            offers=() if reason is Reason.PAYMENT_FAILED else self._ports.offers(claim.tier),
+        )
+
+    async def _paid_by_button(self, request: Request, claim: Claim) -> Response:
+        choice = await read_choice(request)
+        if not isinstance(choice, Choice):
+            return self._refuse_body(request, choice)
+        if choice.tier is not None and choice.tier != claim.tier:
+            return self._refuse(request, Reason.BAD_REQUEST, f"This link sells '{claim.tier}' and nothing else.")
+        outcome = await self._buy(claim.customer, claim.tier, choice)
+        if isinstance(outcome, NotBought):
+            return self._refuse(request, outcome.reason, outcome.detail)
+        return RedirectResponse(outcome, status_code=303)
+
     async def _buy(self, customer: str, tier: str, choice: Choice) -> str | NotBought:
+        entitlement = await self._ports.entitlement(customer)
+        if entitlement is not None and entitlement.facts.blocked is not None:
+            return NotBought(Reason.BLOCKED, _BLOCKED)
         success_url = _success_url(self._ports, customer, tier)
         outcome = await self._billing.open_checkout(customer, tier, choice.price, choice.interval, success_url)
         return outcome if isinstance(outcome, NotBought) else outcome.url
+
+    async def _nothing_to_manage(self, request: Request, outcome: NotBought) -> Response:
+        """A 402 is whole wherever it comes from: it has the link that takes the money."""
+        customer, ladder = _caller(request).customer, self._ports.ladder()
+        entitlement, rank = await self._ports.entitlement(customer), ladder.cheapest_on_offer(0)
+        if entitlement is None or rank == NO_TIER:
+            return self._refuse(request, Reason.BAD_REQUEST, outcome.detail)
+        tier = ladder.names[rank]
+        standing = entitlement.at(self._ports.entitlement_now())
+        payment = Payment(customer, Requirement(Access.TIER, rank, tier), standing, tier)
+        return self._ports.refuse(request.scope, outcome.reason, outcome.detail, payment)
 
     def _link(self, request: Request, purpose: Purpose, link: str) -> Claim | Response:
         claim = verify(self._ports.signing_key, purpose, link, self._ports.wall())
@@ -224,9 +253,9 @@ def _caller(request: Request) -> Caller:
 
 
 def _shown_path(request: Request) -> str:
-    """The path to name in an answer: never a payment link's, which counts as a secret (P9)."""
-    path = request.url.path
-    return "/_gateway/pay/…" if path.startswith("/_gateway/pay/") else path[:200]
+    """The path to name in an answer: never what may be a payment link, which counts as a secret (P9)."""
+    path: str = request.scope["path"]
+    return "/_gateway/…" if "pay" in path.lower() else path[:200]
 
 
 def _why(ports: PublicPorts, entitlement: Entitlement | None, tier: str) -> Reason | None:

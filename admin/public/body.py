@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 LARGEST_FORM: Final = 64 * 1024
-LARGEST_EVENT: Final = 2 * 1024 * 1024
+LARGEST_EVENT: Final = 1024 * 1024
 """Stripe's events stay far below this; whatever is larger is nothing of Stripe's."""
 
 
@@ -57,9 +57,10 @@ async def read_choice(request: Request) -> Choice | TooLarge | Malformed:
         return fields
     for name, value in fields.items():
         if name not in {"tier", "price", "interval"}:
-            return Malformed(f"'{name[:40]}' is not a field of this request; it takes tier, price and interval.")
-        if not isinstance(value, str) or not value:
-            return Malformed(f"'{name}' must be a string that is not empty.")
+            # As ASCII: JSON can spell half a surrogate pair, which no answer could be encoded with.
+            return Malformed(f"{name[:40]!a} is not a field of this request; it takes tier, price and interval.")
+        if not isinstance(value, str) or not value or not value.isprintable():
+            return Malformed(f"'{name}' must be a printable string that is not empty.")
     return Choice(**fields)
 
 

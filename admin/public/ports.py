@@ -6,20 +6,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from policies.routes import CompiledRoute
 from starlette.responses import Response
 
 from policies.entitlement import Entitlement
-from policies.offers import Offer
+from policies.offers import Offer, Payment
 from policies.reasons import Reason
+from policies.routes import CompiledRoute
 from policies.tiers import Ladder
 
 
 class RefusalWriter(Protocol):
-    """Builds a refusal in the gateway's one shape, from the request's scope."""
+    """Builds a refusal in the gateway's one shape, from the request's scope; with a `payment`, a whole 402."""
 
     def __call__(
-        self, scope: Mapping[str, Any], reason: Reason, detail: str, facts: dict[str, Any] | None = None
+        self, scope: Mapping[str, Any], reason: Reason, detail: str, payment: Payment | None = None
     ) -> Response:
         """The whole answer."""
 

@@ -1,0 +1,138 @@
+"""One request on its way, and what is learnt of it for its line in the log.
+
+It decides what of a request may be repeated at all: its id only if short and plain, its path without the query, and
+nothing of an address that may be a payment link (P9). It must never hold a token.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
+
+from gateway.answers import Answer, Asked, Headers
+from gateway.credentials import Authenticated, Unauthenticated
+from gateway.plan import Plan
+from gateway.telemetry import RequestEnd
+from gateway.upstream.outcome import CLIENT_CLOSED_REQUEST, Receive, Scope, Send, request_target
+from policies.reasons import Reason
+
+RESERVED_SEGMENT: Final = "_gateway"
+FORWARDED: Final = "forwarded"
+OWN: Final = "own"
+FAILED: Final = "failed"
+"""What logs and metrics say where no refusal names a reason: the upstream's answer, one of ours, a fault in here."""
+
+_PLAIN_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_LONGEST_PATH: Final = 2048
+
+
+@dataclass(slots=True)
+class Walk:
+    """The request, the plan it takes from its start to its end, and what it has come to so far."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    plan: Plan
+    request_id: str
+    method: str
+    path: str
+    route: str = "_none"
+    status: int = 500
+    reason: str = FORWARDED
+    customer: str | None = None
+    tier: str | None = None
+    upstream: str | None = None
+    upstream_seconds: float | None = None
+    bytes_sent: int = 0
+    note: str | None = None
+
+    @property
+    def headers(self) -> Headers:
+        """The request's, names in lower case."""
+        headers: Headers = self.scope["headers"]
+        return headers
+
+    def header(self, wanted: bytes) -> str:
+        """The first value of a field, empty without one."""
+        return next((value.decode("latin-1") for name, value in self.headers if name == wanted), "")
+
+    def asked(self) -> Asked:
+        """What an answer of ours depends on."""
+        return Asked(
+            method="GET" if self.method == "HEAD" else self.method,
+            path=self.path,
+            request_id=self.request_id,
+            accept=b",".join(value for name, value in self.headers if name == b"accept"),
+            origin=self.header(b"origin").encode("latin-1"),
+        )
+
+    async def authenticate(self) -> Authenticated | Unauthenticated:
+        """Who is calling. Waits only for a fetch of keys that is under way, and that not for long."""
+        query = self.scope["query_string"]
+        outcome = self.plan.authenticator.authenticate(self.headers, query)
+        return await self.plan.authenticator.settle(outcome, self.headers, query)
+
+    async def refuse(self, reason: Reason, detail: str, extra: Headers | None = None) -> None:
+        """Answer with a refusal."""
+        await self.answer(self.plan.answers.refuse(reason, detail, self.asked(), extra=extra))
+
+    async def answer(self, answer: Answer) -> None:
+        """Answer with something of ours, whole."""
+        self.status, self.reason = answer.status, answer.reason.value
+        body = b"" if self.method == "HEAD" else answer.body
+        await self.send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await self.send({"type": "http.response.body", "body": body})
+        self.bytes_sent = len(body)
+
+    def caller_left(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.status, self.note = CLIENT_CLOSED_REQUEST, "the caller left"
+
+    def end(self, seconds: float) -> RequestEnd:
+        """All that is told of it."""
+        return RequestEnd(
+            request_id=self.request_id,
+            method=self.method,
+            path=self.path,
+            route=self.route,
+            status=self.status,
+            reason=self.reason,
+            customer=self.customer,
+            tier=self.tier,
+            upstream=self.upstream,
+            seconds=seconds,
+            upstream_seconds=self.upstream_seconds,
+            bytes_sent=self.bytes_sent,
+            note=self.note,
+        )
+
+
+def begin(scope: Scope, receive: Receive, send: Send, plan: Plan) -> Walk:
+    """The walk of a request that has just come."""
+    path = _loggable(request_target(scope))
+    return Walk(scope, receive, send, plan, _request_id(scope["headers"]), scope["method"], path)
+
+
+def new_request_id() -> str:
+    """Sixteen hex digits."""
+    return os.urandom(8).hex()
+
+
+def _request_id(headers: Headers) -> str:
+    """The caller's own id if it is short and plain, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _PLAIN_ID.fullmatch(value):
+            return value.decode("ascii")
+    return new_request_id()
+
+
+def _loggable(raw_target: bytes) -> str:
+    """The path as sent, without its query and without what may be a payment link, however it is spelt."""
+    path = raw_target.partition(b"?")[0].partition(b"#")[0].decode("latin-1")
+    read = unicodedata.normalize("NFKC", unquote(unquote(path))) if "%" in path else path
+    return f"/{RESERVED_SEGMENT}/…" if RESERVED_SEGMENT in read.lower() else path[:_LONGEST_PATH]
