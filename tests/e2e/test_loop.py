@@ -91,7 +91,7 @@ def test_whoever_paid_is_admitted_though_webhook_and_browser_were_both_lost(stac
         stack.subscribe("loop-4")
     finally:
         stack.stripe.control("webhooks", enabled=True)
-    assert stack.gateway.status("/pro/x", "loop-4") == 200  # by the live check before a refusal
+    stack.gateway.until("/pro/x", "loop-4", 200)  # by the live check before a refusal
 
 
 def test_the_return_page_of_one_payer_shows_nothing_for_another_ones_session(stack: Stack) -> None:

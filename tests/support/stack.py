@@ -6,6 +6,9 @@ What a process says is kept in files, it is ended by its own id, and every wait 
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 import os
 import random
 import signal
@@ -255,6 +258,22 @@ class Gateway:
             f"http://127.0.0.1:{self.operator}{path}", headers={"Authorization": f"Bearer {OPERATOR_TOKEN}"}
         )
 
+    def operator_post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        return self.http.post(
+            f"http://127.0.0.1:{self.operator}{path}", json=body, headers={"Authorization": f"Bearer {OPERATOR_TOKEN}"}
+        )
+
+    def deliver(self, event: dict[str, Any] | bytes, **signed: Any) -> httpx.Response:
+        """An event as Stripe would deliver it."""
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        return self.http.post(f"{self.base}/_gateway/stripe/webhook", content=body, headers=signature(body, **signed))
+
+    def grant(self, customer: str, tier: str = "pro") -> None:
+        """By the operator's API, and in force."""
+        answer = self.operator_post(f"/api/grant/{customer}", {"tier": tier, "reason": "a test"})
+        assert answer.status_code == 200, answer.text
+        self.until("/pro/x", customer, 200)
+
     def everything_said(self) -> str:
         """Every log of every process that ran on this directory."""
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in self.directory.glob("*.out")]
@@ -296,6 +315,13 @@ class SimulatedStripe:
         found = self.stripe("customers", limit=100)["data"]
         return [one for one in found if customer in one["metadata"].values()]
 
+    def events_of(self, customer: str) -> list[dict[str, Any]]:
+        """Every event about these, oldest first."""
+        ids = {one["id"] for one in self.customers_of(customer)}
+        events = self.stripe("events", limit=100)["data"]
+        about = [one for one in events if ids & {one["data"]["object"].get("customer"), one["data"]["object"]["id"]}]
+        return about[::-1]
+
     def subscriptions_of(self, customer: str) -> list[dict[str, Any]]:
         """Every subscription of these, ended ones too."""
         return [
@@ -318,6 +344,13 @@ def token_for(customer: str, **changes: Any) -> str:
 
 def bearer(customer: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token_for(customer)}"}
+
+
+def signature(body: bytes, *, at: float | None = None, secret: str = WEBHOOK_SECRET) -> dict[str, str]:
+    """The header by which Stripe signs this body."""
+    moment = int(time.time() if at is None else at)
+    digest = hmac.new(secret.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
+    return {"Stripe-Signature": f"t={moment},v1={digest}"}
 
 
 def write_config(directory: Path, **changes: Any) -> dict[str, Any]:
