@@ -5,7 +5,8 @@ VENV ?= .venv
 HTTPBIN_VENV ?= .venv-httpbin
 BIN = $(VENV)/bin
 PIP_FLAGS = --quiet --disable-pip-version-check
-PYTEST_ARGS ?=
+# Two workers; the tests of one file stay together, so that they can share a server.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format lock install interpreters clean python
