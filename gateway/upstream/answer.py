@@ -16,9 +16,8 @@ from typing import Final
 
 import httptools
 
-_SLICE_BYTES: Final = 64 * 1024
 _HEAD_BYTES: Final = 256 * 1024
-"""Of all heads before the body, informational ones included, and of trailers. nginx: 8 KiB x 4; aiohttp's 8 KiB break real sites."""
+"""Of all heads before the body, informational ones included, and of trailers; and at most one read more. nginx: 8 KiB x 4; aiohttp's 8 KiB break real sites."""
 _HEADER_COUNT: Final = 1000
 _BODILESS_STATUSES: Final = frozenset({204, 304})
 _START: Final = b"HTTP/1."
@@ -87,11 +86,8 @@ class AnswerReader:
             if not self._fed_any.startswith(_START[: len(self._fed_any)]):  # llhttp also takes RTSP/ and ICE/
                 self.problem = "the answer doesn't begin with HTTP/1"
                 return
-        for start in range(0, len(data), _SLICE_BYTES):
-            if self.over:
-                self.reusable = False
-                return
-            self._feed_slice(data if len(data) <= _SLICE_BYTES else data[start : start + _SLICE_BYTES])
+        if self.problem is None:
+            self._parse(data)
 
     def finish(self) -> None:
         """The upstream closed its side."""
@@ -116,7 +112,7 @@ class AnswerReader:
         self.body_bytes = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _feed_slice(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> None:
         self._progressed = False
         try:
             self._parser.feed_data(data)

@@ -278,15 +278,48 @@ async def test_a_body_nobody_read_is_not_read_away_for_ever() -> None:
             await client.send(b"x" * 100_000_000)
 
 
-async def test_an_answer_is_not_lost_to_a_caller_who_goes_on_sending() -> None:
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"], ids=["kept", "closing"])
+async def test_an_answer_is_not_lost_to_a_caller_who_goes_on_sending(more: bytes) -> None:
     async with listening(Recorder(reads_body=False)) as address, await RawClient.connect(address) as client:
-        head = b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n"
+        head = b"POST /1 HTTP/1.1\r\nHost: a\r\n%bContent-Length: 100000000\r\n\r\n" % more
         sending = asyncio.create_task(client.send(head + b"x" * 50_000_000))
         assert (await client.answer()).status == 200
         assert await client.reader.read() == b""  # and the end of it, without a reset
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
         client.reset()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000000\r\n\r\n"],
+    ids=["more requests", "a body"],
+)
+async def test_a_caller_who_sends_what_nobody_takes_is_held_back(start: bytes) -> None:
+    pushed = 0
+
+    async def idle(scope: Scope, receive: Receive, send: Send) -> None:
+        await ended.wait()
+
+    async def push() -> None:
+        nonlocal pushed
+        while True:
+            await client.send(start * 1000 if start.startswith(b"GET") else b"x" * 50_000)
+            pushed += 50_000
+
+    ended = asyncio.Event()
+    async with listening(idle) as address, await RawClient.connect(address) as client:
+        await client.send(start)
+        pushing = asyncio.create_task(push())
+        seen = -1
+        while pushed != seen:  # until it stands still
+            seen = pushed
+            await asyncio.sleep(0.3)
+        assert pushed < 32_000_000
+        pushing.cancel()
+        await asyncio.gather(pushing, return_exceptions=True)
+        client.reset()
+        ended.set()
 
 
 async def test_a_body_nobody_read_and_that_does_not_come_ends_the_connection_in_time() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.upstream.answer import AnswerReader
@@ -30,6 +30,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in itertools.pairwise(at)]
 
 
+@settings(deadline=None)
 @given(answer=st.sampled_from(sorted(ANSWERS)), places=st.lists(st.integers(0, 1000), max_size=12))
 def test_an_answer_means_the_same_however_its_bytes_are_cut(answer: str, places: list[int]) -> None:
     data, expected = ANSWERS[answer]
@@ -44,6 +45,7 @@ def test_an_answer_means_the_same_however_its_bytes_are_cut(answer: str, places:
     assert not any(name in {b"Link", b"X-Late"} for name, _ in reader.head.headers)
 
 
+@settings(deadline=None)
 @given(
     answer=st.sampled_from(sorted(ANSWERS)),
     places=st.lists(st.integers(0, 1000), max_size=12),
@@ -63,6 +65,7 @@ def test_bytes_behind_an_answer_add_nothing_to_it_and_make_the_connection_unusab
     assert (reader.complete, reader.problem, reader.reusable, body) == (True, None, False, expected)
 
 
+@settings(deadline=None)
 @given(answer=st.sampled_from(sorted(ANSWERS)), length=st.integers(0, 1000))
 def test_an_answer_cut_short_is_never_complete(answer: str, length: int) -> None:
     data, _ = ANSWERS[answer]
@@ -73,6 +76,7 @@ def test_an_answer_cut_short_is_never_complete(answer: str, length: int) -> None
     assert reader.problem is not None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_at_all_are_read_without_a_defect(data: bytes) -> None:
     for start in (b"", b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"):

@@ -409,6 +409,22 @@ async def test_a_target_that_does_not_take_the_connection_in_time_is_a_504() -> 
     assert (answer.status, answer.one("x-gateway-reason")) == (504, Reason.UPSTREAM_TIMEOUT)
 
 
+async def test_a_caller_who_leaves_while_the_upstream_is_still_being_connected_is_not_waited_for() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        with socket.create_connection(full.getsockname()):
+            url = f"http://127.0.0.1:{full.getsockname()[1]}"
+            app = Forwarding(Upstream(targets=(url,), timeouts=Timeouts(connect=60)))
+            async with listening(app) as address:
+                client = await RawClient.connect(address)
+                await client.send(GET)
+                while not app.scopes:  # noqa: ASYNC110  # until the app has it
+                    await asyncio.sleep(0.01)
+                client.reset()
+                assert isinstance(await app.outcome(), CallerLeft)
+
+
 async def test_a_caller_who_reads_nothing_holds_the_upstream_back() -> None:
     pushed = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.parse
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.upstream.headers import (
@@ -48,6 +48,7 @@ def outbound(headers: list[tuple[str, str]], **settings: object) -> list[tuple[s
     return [(name.decode(), value.decode("latin-1")) for name, value in sent]
 
 
+@settings(deadline=None)
 @given(HEADERS)
 def test_the_upstream_sees_the_gateways_identity_once_and_no_other(headers: list[tuple[str, str]]) -> None:
     sent = outbound(headers)
@@ -56,11 +57,13 @@ def test_the_upstream_sees_the_gateways_identity_once_and_no_other(headers: list
     assert sent[-len(IDENTITY) :] == about_identity
 
 
+@settings(deadline=None)
 @given(HEADERS)
 def test_where_no_identity_is_known_none_arrives(headers: list[tuple[str, str]]) -> None:
     assert not [name for name, _ in outbound(headers, identity=()) if "gateway" in name]
 
 
+@settings(deadline=None)
 @given(HEADERS)
 def test_what_the_gateway_says_of_the_connection_stands_whatever_the_caller_names(
     headers: list[tuple[str, str]],
@@ -70,6 +73,7 @@ def test_what_the_gateway_says_of_the_connection_stands_whatever_the_caller_name
         assert [text for key, text in sent if key == name] == [value]
 
 
+@settings(deadline=None)
 @given(HEADERS)
 def test_no_identity_of_an_upstream_reaches_a_caller(headers: list[tuple[str, str]]) -> None:
     kept = inbound_response_headers([(name.title().encode(), value.encode()) for name, value in headers])
@@ -84,6 +88,7 @@ def test_no_alias_of_a_header_that_frames_or_identifies_arrives(alias: str) -> N
     assert "transfer-encoding" not in dict(outbound([(alias, "chunked")]))
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1, max_size=255))
 def test_a_customers_name_can_be_had_back_from_its_header(customer: str) -> None:
     (_, value), *_ = identity_headers(customer, tier=None, features=[], status=None)
