@@ -7,6 +7,7 @@ It must never take a price off the list because Stripe could not be asked: what 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -94,6 +95,9 @@ class PriceCatalog:
         self._now = now
         self._sellable: dict[str, tuple[ReadPrice, ...]] = {}
         self._metered: dict[str, bool] = {}
+        self._turn = asyncio.Lock()
+        self._begun = 0
+        self._outcome: RefreshOutcome | None = None
         self.pins: dict[str, str] = {}
         self.problems: tuple[CatalogProblem, ...] = ()
 
@@ -106,29 +110,14 @@ class PriceCatalog:
         self.pins = pins
 
     async def refresh(self, priority: Priority = Priority.WEBHOOK) -> RefreshOutcome:
-        """Ask Stripe for everything the file names, and keep it."""
-        found = _Found()
-        try:
-            for tier in self._tiers():
-                found.sellable[tier.name] = await self._of(tier, found, priority)
-        except _StoppedError as stop:
-            return NotRefreshed(stop.detail)
-        now = int(self._now())
-        await self._catalog.replace_prices(
-            self._pair, [_stored(price, price.id in found.defaults, now) for price in found.prices.values()]
-        )
-        before = self.pins
-        for price, tier_name in found.seen_by_key:
-            if before.get(price) != tier_name:
-                # `replace`: a key that the file now lists under another tier takes the price that holds it along.
-                await self._catalog.pin(self._pair, price, tier_name, replace=True)
-        self.pins = await self._catalog.pins(self._pair)
-        self._sellable = {name: tuple(prices) for name, prices in found.sellable.items()}
-        self._metered |= {price.id: price.metered for price in found.prices.values()}
-        self.problems = tuple(found.problems)
-        for problem in self.problems:
-            _log.warning("tier %s: %s %s %s", problem.tier, problem.setting, problem.id, problem.problem)
-        return Refreshed(self.problems, pins_changed=self.pins != before)
+        """Ask Stripe for everything the file names, and keep it. Calls that wait for a turn share the next one."""
+        seen = self._begun
+        async with self._turn:
+            if self._begun == seen or self._outcome is None:
+                self._begun += 1
+                self._outcome = None  # one that raises has no outcome to share
+                self._outcome = await self._refresh(priority)
+            return self._outcome
 
     def offers_for(self, tier: str) -> list[Offer]:
         """The tier's prices in the order of the file. Until Stripe was asked: its price ids, without amounts."""
@@ -155,6 +144,30 @@ class PriceCatalog:
                 return None
             self._metered[price_id] = price.metered  # a price never changes in this
         return self._metered[price_id]
+
+    async def _refresh(self, priority: Priority) -> RefreshOutcome:
+        found = _Found()
+        try:
+            for tier in self._tiers():
+                found.sellable[tier.name] = await self._of(tier, found, priority)
+        except _StoppedError as stop:
+            return NotRefreshed(stop.detail)
+        now = int(self._now())
+        await self._catalog.replace_prices(
+            self._pair, [_stored(price, price.id in found.defaults, now) for price in found.prices.values()]
+        )
+        before = self.pins
+        for price, tier_name in found.seen_by_key:
+            if before.get(price) != tier_name:
+                # `replace`: a key that the file now lists under another tier takes the price that holds it along.
+                await self._catalog.pin(self._pair, price, tier_name, replace=True)
+        self.pins = await self._catalog.pins(self._pair)
+        self._sellable = {name: tuple(prices) for name, prices in found.sellable.items()}
+        self._metered |= {price.id: price.metered for price in found.prices.values()}
+        self.problems = tuple(found.problems)
+        for problem in self.problems:
+            _log.warning("tier %s: %s %s %s", problem.tier, problem.setting, problem.id, problem.problem)
+        return Refreshed(self.problems, pins_changed=self.pins != before)
 
     async def _of(self, tier: Tier, found: _Found, priority: Priority) -> list[ReadPrice]:
         prices: list[ReadPrice] = []

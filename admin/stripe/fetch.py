@@ -68,7 +68,7 @@ async def fetch_customer(
 async def session_claims(gateway: StripeGateway, stripe_customer: str, priority: Priority) -> tuple[str, ...] | Failed:
     """Whom the customer's completed Checkout sessions name: asked only where nothing else says whose it is."""
     answer = await gateway.list_all(
-        "/v1/checkout/sessions", {**_whose(stripe_customer), "status": "complete"}, priority=priority
+        "/v1/checkout/sessions", {**payer(stripe_customer), "status": "complete"}, priority=priority
     )
     if isinstance(answer, StripeRefused):
         return ()  # a restricted key may not see sessions; the event of the session says it, too
@@ -98,13 +98,18 @@ def failed(failure: Failure) -> Failed:
     return Failed(f"Stripe refused: {failure.code}: {failure.message}", unavailable=False)
 
 
+def payer(stripe_customer: str) -> dict[str, str]:
+    """The parameter that names a payer: Accounts v2 has accounts where there were customers."""
+    return {"customer_account" if stripe_customer.startswith("acct_") else "customer": stripe_customer}
+
+
 async def _look(gateway: StripeGateway, stripe_customer: str, priority: Priority) -> Fetched | Failed:
     own = await _own(gateway, stripe_customer, priority)
     if isinstance(own, Failed):
         return own
     if own.deleted:
         return Fetched((), {}, deleted=True)
-    query = {**_whose(stripe_customer), "status": "all"}  # unset, Stripe hides the canceled ones
+    query = {**payer(stripe_customer), "status": "all"}  # unset, Stripe hides the canceled ones
     listed = await gateway.list_all("/v1/subscriptions", query, priority=priority)
     if isinstance(listed, StripeUnavailable | StripeRefused):
         return failed(listed)
@@ -157,7 +162,3 @@ async def _whole(gateway: StripeGateway, source: Json, priority: Priority) -> Re
             since = invoices[0].owed_since
             subscription = replace(subscription, fact=replace(subscription.fact, oldest_open_invoice_at=since))
     return subscription
-
-
-def _whose(stripe_customer: str) -> dict[str, str]:
-    return {"customer_account" if stripe_customer.startswith("acct_") else "customer": stripe_customer}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from admin.stripe.budget import Priority
 from admin.stripe.client import Failure, StripeGateway, StripeRefused, StripeUnavailable, path
-from admin.stripe.fetch import Failed, fetch_customer
+from admin.stripe.fetch import Failed, fetch_customer, payer
 from admin.stripe.fields import Json, identifier, text
 from admin.stripe.results import BillingNotConfigured, BillingUnavailable, NoCustomer, PortalUrl, unavailable
 
@@ -64,7 +64,7 @@ class Portal:
         chosen = await self._whose(gateway, customer)
         if not isinstance(chosen, str):
             return chosen
-        answer = await self._session(gateway, {"customer": chosen, "return_url": return_url})
+        answer = await self._session(gateway, {**payer(chosen), "return_url": return_url})
         return answer if isinstance(answer, PortalUrl) else unavailable(answer)
 
     async def confirm_change(
@@ -81,8 +81,10 @@ class Portal:
             },
             "after_completion": {"type": "redirect", "redirect": {"return_url": return_url}},
         }
-        params = {"customer": stripe_customer, "return_url": return_url, "flow_data": flow}
-        answer = await self._session(self._gateway, params)
+        params = {**payer(stripe_customer), "return_url": return_url, "flow_data": flow}
+        # Stripe confirms only what the configuration lists, and that may have had no room for this price.
+        listed = any(price in prices for prices in self._products().values())
+        answer = await self._session(self._gateway, params, only=None if listed else price)
         return answer if isinstance(answer, PortalUrl) else unavailable(answer)
 
     async def _whose(self, gateway: StripeGateway, customer: str) -> str | NoCustomer | BillingUnavailable:
@@ -100,11 +102,13 @@ class Portal:
                 return stripe_customer
         return links[0]
 
-    async def _session(self, gateway: StripeGateway, params: dict[str, Any]) -> PortalUrl | Failure:
+    async def _session(
+        self, gateway: StripeGateway, params: dict[str, Any], only: str | None = None
+    ) -> PortalUrl | Failure:
         """A portal session on our configuration; one that was taken away in Stripe's dashboard is made anew, once."""
         answer: Json | Failure = StripeUnavailable("the portal could not be configured")
         for fresh in (False, True):
-            configuration = await self._configuration(gateway, fresh=fresh)
+            configuration = await self._configuration(gateway, only, fresh=fresh)
             if not isinstance(configuration, str):
                 return configuration
             answer = await gateway.post(
@@ -117,11 +121,12 @@ class Portal:
         url = text(answer, "url")
         return PortalUrl(url) if url else StripeUnavailable("Stripe's portal session has no address")
 
-    async def _configuration(self, gateway: StripeGateway, *, fresh: bool) -> str | Failure:
-        """The id of our configuration, brought up to the tiers."""
-        wanted = self._features()
+    async def _configuration(self, gateway: StripeGateway, only: str | None, *, fresh: bool) -> str | Failure:
+        """The id of our configuration, brought up to the tiers; of the one for a single price where `only` names it."""
+        meta_key = self._meta_key if only is None else f"{self._meta_key}.{only}"
+        wanted = _features(self._products(only))
         fingerprint = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:32]
-        kept_id, kept_fingerprint = _kept(None if fresh else await self._meta.get(self._meta_key))
+        kept_id, kept_fingerprint = _kept(None if fresh else await self._meta.get(meta_key))
         if kept_id is not None and kept_fingerprint == fingerprint:
             return kept_id
         answer: Json | Failure | None = None
@@ -140,35 +145,41 @@ class Portal:
         made = identifier(answer.get("id"))
         if made is None:
             return StripeUnavailable("Stripe's portal configuration has no id")
-        await self._meta.set(self._meta_key, json.dumps([made, fingerprint]))
+        await self._meta.set(meta_key, json.dumps([made, fingerprint]))
         return made
 
-    def _features(self) -> dict[str, Any]:
+    def _products(self, only: str | None = None) -> dict[str, list[str]]:
+        """Product → prices that a customer may move to."""
         products: dict[str, list[str]] = {}
         intervals: set[tuple[str, str | None, int]] = set()
         for tier in self._tiers():
             for price in self._catalog.prices_of(tier):
                 # Stripe wants the prices of one product to differ in their interval: the first in the file stays.
                 interval = (price.product, price.interval, price.interval_count)
-                if interval not in intervals and (price.product in products or len(products) < MOST_PRODUCTS):
+                room = price.product in products or len(products) < MOST_PRODUCTS
+                if only in {None, price.id} and interval not in intervals and room:
                     intervals.add(interval)
                     products.setdefault(price.product, []).append(price.id)
-        change: dict[str, Any] = {"enabled": False}
-        if products:
-            change = {
-                "enabled": True,
-                "default_allowed_updates": ["price"],
-                # Paid at once: an upgrade that only shows on the next invoice would be a month of a higher tier on trust.
-                "proration_behavior": "always_invoice",
-                "products": [{"product": product, "prices": prices} for product, prices in products.items()],
-            }
-        return {
-            "customer_update": {"enabled": True, "allowed_updates": ["email", "name", "address", "tax_id"]},
-            "invoice_history": {"enabled": True},
-            "payment_method_update": {"enabled": True},
-            "subscription_cancel": {"enabled": True, "mode": "at_period_end"},
-            "subscription_update": change,
+        return products
+
+
+def _features(products: dict[str, list[str]]) -> dict[str, Any]:
+    change: dict[str, Any] = {"enabled": False}
+    if products:
+        change = {
+            "enabled": True,
+            "default_allowed_updates": ["price"],
+            # Paid at once: an upgrade that only shows on the next invoice would be a month of a higher tier on trust.
+            "proration_behavior": "always_invoice",
+            "products": [{"product": product, "prices": prices} for product, prices in products.items()],
         }
+    return {
+        "customer_update": {"enabled": True, "allowed_updates": ["email", "name", "address", "tax_id"]},
+        "invoice_history": {"enabled": True},
+        "payment_method_update": {"enabled": True},
+        "subscription_cancel": {"enabled": True, "mode": "at_period_end"},
+        "subscription_update": change,
+    }
 
 
 def _kept(value: str | None) -> tuple[str | None, str | None]:

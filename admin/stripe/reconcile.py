@@ -125,9 +125,11 @@ class EventsCatchUp:
                 if await self._is_news(envelope):
                     stored += 1
                     unheard += envelope.created < stripe_now - UNHEARD_AFTER_SECONDS and cursor is not None
-            after = _last_id(data)
-            if page.get("has_more") is not True or after is None:
+            if page.get("has_more") is not True:
                 break
+            before, after = after, _last_id(data)
+            if after is None or after == before:
+                return NotCaughtUp("a page of Stripe's events says that there is more, but not after what")
         # Newest first is how Stripe lists: only a reading that reached the cursor may move it.
         await self._meta.set(self._meta_key, str(newest))
         return CaughtUp(stored, unheard)

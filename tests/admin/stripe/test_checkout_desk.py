@@ -10,8 +10,10 @@ import pytest
 
 from admin.simulator.faults import ApiFault
 from admin.stripe.checkout import CheckoutOutcome
-from admin.stripe.results import AlreadySubscribed, BillingUnavailable, CheckoutUrl, NotForSale
+from admin.stripe.results import AlreadySubscribed, BillingUnavailable, CheckoutUrl, NoCustomer, NotForSale, PortalUrl
 from admin.stripe.returned import CouldNotSettle, NotOurs, SessionSettled
+from policies.schema import Tier
+from policies.tiers import build_ladder
 from tests.admin.stripe.conftest import BACK, SUCCESS, Shop
 
 DAY = 86_400
@@ -201,9 +203,49 @@ async def test_the_portal_configuration_is_kept_and_follows_the_tiers(shop: Shop
     }
 
 
-async def test_a_portal_configuration_switched_off_in_the_dashboard_is_made_anew(shop: Shop) -> None:
-    from admin.stripe.results import PortalUrl
+async def test_tiers_that_are_prices_of_one_product_can_be_moved_between(shop: Shop) -> None:
+    """Stripe's portal lists one price per interval of a product; the others have a configuration of their own."""
+    params: Any = {
+        "product": shop.simulator.world.store.prices["price_pro_monthly"].product,
+        "currency": "usd",
+        "unit_amount": 9900,
+        "recurring": {"interval": "month"},
+    }
+    team = await shop.client.v1.prices.create_async(params)
+    shop.tiers = (*shop.tiers[:2], Tier(name="team", prices=(team.id,)))
+    shop.ladder = build_ladder(shop.tiers)
+    await shop.catalog.refresh()
+    await shop.subscribe("alice")
+    await shop.receive_all()
+    for _ in range(2):
+        assert (await opened(shop, tier="team")).kind == "portal"
+    assert isinstance(await shop.portal.open_portal("alice", BACK), PortalUrl)
+    ours = [one for one in shop.simulator.world.store.portal_configurations.values() if not one.is_default]
+    assert len(ours) == 2
 
+
+async def test_the_portal_knows_nobody_who_never_bought(shop: Shop) -> None:
+    assert await shop.portal.open_portal("nobody", BACK) == NoCustomer()
+
+
+async def test_while_stripe_is_down_the_portal_says_so(shop: Shop) -> None:
+    await shop.subscribe("alice")
+    await shop.receive_all()
+    shop.simulator.world.faults.api.append(ApiFault("500", 1000))
+    assert isinstance(await shop.portal.open_portal("alice", BACK), BillingUnavailable)
+
+
+async def test_of_several_stripe_customers_the_portal_shows_the_one_that_pays(shop: Shop) -> None:
+    _, over = await shop.subscribe("alice")
+    await shop.client.v1.subscriptions.cancel_async(over)
+    paying, _ = await shop.subscribe("alice")
+    await shop.receive_all()
+    assert isinstance(await shop.portal.open_portal("alice", BACK), PortalUrl)
+    (session,) = shop.simulator.world.store.portal_sessions.values()
+    assert session.customer == paying
+
+
+async def test_a_portal_configuration_switched_off_in_the_dashboard_is_made_anew(shop: Shop) -> None:
     await shop.subscribe("alice")
     await shop.receive_all()
     assert isinstance(await shop.portal.open_portal("alice", BACK), PortalUrl)
