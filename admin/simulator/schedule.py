@@ -7,7 +7,7 @@ must never skip one: a clock moved by a year renews a monthly subscription twelv
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from admin.simulator.billing import INCOMPLETE_SECONDS, TRIAL_NOTICE_SECONDS
 from admin.simulator.entities import CheckoutSession, Invoice, Subscription
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from admin.simulator.entities import Entity
     from admin.simulator.journal import Journal
     from admin.simulator.store import Store
+
+MOST_AT_ONE_MOMENT: Final = 50
+"""How often one object may be due again at the same second, before that is a mistake of ours and not of the world."""
 
 Due = CheckoutSession | Subscription | Invoice
 
@@ -52,11 +55,15 @@ class Schedule:
     def catch_up(self) -> None:
         """Bring the books to the present."""
         now = self._clock.now()
+        repeated: tuple[int, str, int] = (-1, "", 0)
         while self._heap and self._heap[0][0] <= now:
             moment, _, identifier = heapq.heappop(self._heap)
             one = self._named(identifier)
             if self._due_at(one) != moment:
                 continue  # already worked off, or moved by something before it
+            repeated = (moment, identifier, repeated[2] + 1 if repeated[:2] == (moment, identifier) else 1)
+            if repeated[2] > MOST_AT_ONE_MOMENT:
+                raise RuntimeError(f"{identifier} stays due at {moment}: nothing that was done moved it on")
             # What was planned late, such as the notice of a trial that was cut short, happens late: time never goes back.
             self._reached = max(self._reached, moment)
             with self._clock.held_at(self._reached):

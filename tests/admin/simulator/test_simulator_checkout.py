@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import stripe
 
+from admin.simulator.wire import ApiError
 from tests.support.simulator import WEBHOOK_SECRET, Receiver, Running, running_simulator, serving_simulator
 
 
@@ -120,6 +121,14 @@ def test_paying_twice_makes_one_subscription(sim: Running) -> None:
     assert again.status_code == 200
     assert "already completed" in again.text
     assert len(sim.stripe().v1.subscriptions.list({"status": "all"}).data) == 1
+
+
+def test_a_session_is_paid_at_most_once_whoever_asks(sim: Running) -> None:
+    session = checkout(sim)
+    sim.pay(str(session.url))
+    world = sim.simulator.world
+    with pytest.raises(ApiError, match="complete"):
+        world.checkout.pay(world.store.sessions[session.id], card="works", email=None)
 
 
 def test_a_session_of_a_known_customer_subscribes_that_customer(sim: Running) -> None:

@@ -179,6 +179,17 @@ def test_an_end_can_be_set_to_the_first_or_last_of_mixed_periods(sim: Running) -
     assert update(subscription.id, {"cancel_at": ""}).cancel_at is None
 
 
+def test_nothing_of_a_canceled_subscription_is_charged_any_more(sim: Running) -> None:
+    subscription = subscribe(sim)
+    sim.control(f"customers/{subscription.customer}/card", works=False)
+    until_end(sim, subscription, extra=3601)
+    sim.stripe().v1.subscriptions.cancel(subscription.id)
+    sim.control(f"customers/{subscription.customer}/card", works=True)
+    sim.advance(days=30)
+    left = invoice_of(fetch(sim, subscription))
+    assert (left.status, left.next_payment_attempt, left.auto_advance) == ("open", None, False)
+
+
 def test_voiding_the_unpaid_invoice_makes_the_subscription_active_again(sim: Running) -> None:
     subscription = subscribe(sim)
     sim.control(f"customers/{subscription.customer}/card", works=False)

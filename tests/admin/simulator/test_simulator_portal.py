@@ -129,6 +129,9 @@ def test_a_person_may_switch_between_the_plans_of_the_configuration_only(sim: Ru
     session = open_portal(sim, subscription, configuration=configure(sim).id)
     assert "Switch plan" in sim.http.get(session.url).text
     assert sim.http.post(f"{session.url}/update", data={**form, "price": "price_nope"}).status_code == 400
+    narrow = configure(sim, products=[{"product": "prod_pro", "prices": ["price_pro_monthly"]}])
+    other = open_portal(sim, subscription, configuration=narrow.id)
+    assert sim.http.post(f"{other.url}/update", data=form).status_code == 400
     assert sim.http.post(f"{session.url}/update", data=form).status_code == 303
     assert fetch(sim, subscription)["items"].data[0].price.id == "price_ent"
 

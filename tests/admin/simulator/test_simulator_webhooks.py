@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import stripe
 
@@ -47,6 +49,19 @@ def test_what_happens_while_webhooks_are_off_is_never_delivered_but_can_be_read(
         assert states(sim) == ["delivered", "lost"]
         undelivered = sim.stripe().v1.events.list({"delivery_success": False}).data
         assert [event.data.object["id"] for event in undelivered] == [lost.id]
+
+
+def test_switching_webhooks_off_also_ends_the_retries_under_way() -> None:
+    receiver = Receiver(status=500)
+    with running_simulator(receiver=receiver, retry_seconds=(0.5,) * 20) as sim:
+        sim.stripe().v1.customers.create()
+        deadline = time.monotonic() + 10
+        while not receiver.bodies:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        sim.control("webhooks", enabled=False)
+        assert sim.control("settle") == {"settled": True}
+        assert states(sim) == ["lost"]
 
 
 def test_paying_does_not_wait_for_webhooks_that_are_off() -> None:
