@@ -45,6 +45,8 @@ _PEER_CLAIMS: Final = frozenset({b"forwarded", b"x-real-ip"})
 _FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 """What no `Connection` field may name away: it would change where the message ends, or whose it is."""
 
+_NOT_TO_BE_SET: Final = _HOP_BY_HOP | {b"content-length"}
+
 _PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close"})
 _VERBATIM: Final = "".join(set(string.printable) - set(string.whitespace) - {"%"})
 _CHUNKED: Final = (b"transfer-encoding", b"chunked")
@@ -88,8 +90,10 @@ class HeaderRules:
         for name, value in set_last:
             if not name or name.strip(_TOKEN) or any(octet < 32 and octet != 9 for octet in value):
                 raise ValueError(f"the header {name.decode()!r} can't be sent")
+            if name in _NOT_TO_BE_SET or _folded(name).startswith(_OURS):
+                raise ValueError(f"the header {name.decode()!r} is the gateway's own to set")
         keeps_host = upstream.host == "caller"
-        dropped = {name for name, _ in set_last} | (set() if keeps_host else {b"host"})
+        dropped = {_folded(name) for name, _ in set_last} | (set() if keeps_host else {b"host"})
         if not upstream.forward_token:
             dropped.add(b"authorization")
         return cls(keeps_host=keeps_host, dropped=_NEVER_FORWARDED | dropped, set_last=set_last)
@@ -121,7 +125,7 @@ def outbound_request_headers(
         name, value = header
         if b"_" in name:
             # Judged by what frameworks make of it, forwarded as it came; an alias of a framing field is never honest.
-            name = name.replace(b"_", b"-")
+            name = _folded(name)
             if name in _FRAMING or name in dropped:
                 continue
         if name in dropped:
@@ -174,7 +178,7 @@ def inbound_response_headers(raw: Iterable[Header]) -> list[Header]:
             if name == b"connection":
                 named.append(header[1])
             continue
-        if name.startswith((b"x", b"proxy-")) and name.replace(b"_", b"-").startswith((_OURS, b"proxy-")):
+        if name.startswith((b"x", b"proxy-")) and _folded(name).startswith((_OURS, b"proxy-")):
             continue
         kept.append(header)
     return _without_named(kept, named) if named else kept
@@ -193,6 +197,11 @@ def identity_headers(customer: str, *, tier: str | None, features: Iterable[str]
     if status is not None:
         headers.append((b"x-gateway-status", _percent_encoded(status)))
     return headers
+
+
+def _folded(name: bytes) -> bytes:
+    """What WSGI, CGI and PHP make of a name: there `_` and `-` are one."""
+    return name.replace(b"_", b"-")
 
 
 def _percent_encoded(text: str) -> bytes:

@@ -107,7 +107,19 @@ def test_plain_names_arrive_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{"X-A": "a\r\nX-B: b"}, {"X-A": "a\0"}, {"X A": "a"}, {"": "a"}, {"X-A": "\u20ac"}, {"X-\u00c4": "a"}]
+    "headers",
+    [
+        {"X-A": "a\r\nX-B: b"},
+        {"X-A": "a\0"},
+        {"X A": "a"},
+        {"": "a"},
+        {"X-A": "\u20ac"},
+        {"X-\u00c4": "a"},
+        {"Content-Length": "0"},
+        {"Transfer-Encoding": "chunked"},
+        {"Connection": "x"},
+        {"X_Gateway-Tier": "pro"},
+    ],
 )
 def test_a_configured_header_that_can_not_be_sent_is_an_error_at_load(headers: dict[str, str]) -> None:
     upstream = Upstream.model_validate({"targets": ("http://a",), "headers": headers})
