@@ -152,7 +152,7 @@ class CheckoutDesk:
         for stripe_customer in await self._stripe_customers.links_of(self._pair, wish.customer):
             outcome = await self._sync.sync_customer(stripe_customer, Priority.CUSTOMER)
             if isinstance(outcome, Failed):
-                return BillingUnavailable(outcome.detail, outcome.retry_after)
+                return unavailable(outcome)
             if not outcome.fetched.deleted:
                 looked[stripe_customer] = outcome.fetched
         instead = await self._instead(gateway, wish, looked)
@@ -216,7 +216,7 @@ class CheckoutDesk:
                 continue
             outcome = await self._work.look_at_session(row.id, Priority.CUSTOMER)
             if isinstance(outcome, NotYet):
-                return BillingUnavailable(outcome.detail)
+                return unavailable(outcome)
             if outcome == "complete":
                 return _AGAIN  # it was paid meanwhile, and the customer looked at
             if outcome == "open":
@@ -241,7 +241,7 @@ class CheckoutDesk:
             if isinstance(answer, StripeRefused):
                 # It can't be expired because it has ended; if it was paid, the next round sees the subscription.
                 outcome = await self._work.look_at_session(session.id, Priority.CUSTOMER)
-                return BillingUnavailable(outcome.detail) if isinstance(outcome, NotYet) else _AGAIN
+                return unavailable(outcome) if isinstance(outcome, NotYet) else _AGAIN
             await self._checkouts.close(self._pair, session.id, "expired", self._now())
         if usable is None or usable.url is None:
             return None

@@ -97,7 +97,7 @@ class Portal:
         for stripe_customer in links:
             fetched = await fetch_customer(gateway, stripe_customer, Priority.CUSTOMER)
             if isinstance(fetched, Failed):
-                return BillingUnavailable(fetched.detail, fetched.retry_after)
+                return unavailable(fetched)
             if any(subscription.ended_at is None for subscription in fetched.subscriptions):
                 return stripe_customer
         return links[0]

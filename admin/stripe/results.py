@@ -5,10 +5,15 @@ Addresses let whoever holds them pay or change something, so none of them shows 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Literal
 
-from admin.stripe.client import Failure, StripeUnavailable
+from admin.stripe.client import Failure, StripeRefused
+from admin.stripe.fetch import Failed
+from admin.stripe.work import NotYet
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,10 @@ class NoCustomer:
     """Nothing was ever bought: Stripe doesn't know this customer."""
 
 
-def unavailable(failure: Failure) -> BillingUnavailable:
-    """A failed call, as whoever waits at checkout hears of it."""
-    if isinstance(failure, StripeUnavailable):
-        return BillingUnavailable(failure.detail, failure.retry_after)
-    return BillingUnavailable(f"Stripe refused: {failure.code}: {failure.message}")
+def unavailable(failure: Failure | Failed | NotYet) -> BillingUnavailable:
+    """Why there is no page, for whoever waits at checkout. What Stripe said in words is the operator's, in the log."""
+    if isinstance(failure, StripeRefused):
+        _log.warning("Stripe refused at checkout: %s: %s", failure.code, failure.message)
+        return BillingUnavailable(f"Stripe refused ({failure.code})")
+    _log.warning("Stripe could not be used at checkout: %s", failure.detail)
+    return BillingUnavailable("Stripe gave no answer", None if isinstance(failure, NotYet) else failure.retry_after)

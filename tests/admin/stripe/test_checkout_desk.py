@@ -325,6 +325,15 @@ async def test_while_stripe_is_down_checkout_says_so_and_recovers(shop: Shop, ki
     assert len(sessions(shop)) == 1
 
 
+async def test_what_stripe_said_in_words_is_logged_and_not_shown_to_the_payer(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    del shop.simulator.world.store.prices["price_pro_monthly"]
+    outcome = await open_for(shop)
+    assert outcome == BillingUnavailable("Stripe refused (resource_missing)")
+    assert "No such price" in caplog.text
+
+
 async def test_a_long_customer_is_named_by_metadata_alone(shop: Shop) -> None:
     name = "ü" * 250
     url = await opened(shop, name)
