@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from functools import cache
 from typing import Any, Final
 
 import httpx
@@ -121,15 +122,24 @@ def test_every_reason_stands_in_the_table_with_its_status_and_no_other_does() ->
     assert listed == {reason.value: answer.status for reason, answer in TABLE.items()}
 
 
+@cache
+def nodes_of(room: str) -> list[tuple[str, ast.AST]]:
+    """Every node of a room's code, with the name of its file."""
+    return [
+        (file.name, node)
+        for file in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    ]
+
+
 def used_reasons() -> set[str]:
     """Reasons that some code outside the tables of texts can give, by their names."""
     tables = {"reasons.py", "reason_pages.py", "answers.py"}
     return {
         node.attr
         for room in ("gateway", "admin", "policies")
-        for file in (ROOT / room).rglob("*.py")
-        if file.name not in tables
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for file, node in nodes_of(room)
+        if file not in tables
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Reason"
     }
 
@@ -137,7 +147,8 @@ def used_reasons() -> set[str]:
 def test_reasons_that_nothing_gives_are_called_reserved_and_only_those() -> None:
     reserved = {words_of(cells[1])[0] for cells in rows(ANSWERS) if len(cells) == 4 and cells[2].startswith("reserved")}
 
-    assert reserved == {reason.value for reason in Reason if reason.name not in used_reasons()}
+    used = used_reasons()
+    assert reserved == {reason.value for reason in Reason if reason.name not in used}
 
 
 def metric_names() -> set[str]:
@@ -145,8 +156,7 @@ def metric_names() -> set[str]:
     return {
         node.args[0].value
         for room in ("gateway", "admin")
-        for file in (ROOT / room).rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for _, node in nodes_of(room)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id in EXPOSITION
