@@ -19,6 +19,7 @@ from typing import Any, Final
 import uvicorn
 
 LISTEN_BACKLOG: Final = 2048
+LAST_PORT: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,9 @@ class CannotListen:
 
 def bind(address: str, setting: str) -> socket.socket | CannotListen:
     """A listening socket for `host:port`. `setting` is the key of gateway.yaml to name in the sentence."""
-    host, _, port = address.rpartition(":")
+    host, separator, port = address.rpartition(":")
+    if not (separator and port.isascii() and port.isdigit() and int(port[:6]) <= LAST_PORT):
+        return CannotListen(f"'{address}' can't be listened on: {setting} takes HOST:PORT, such as 127.0.0.1:8080.")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
