@@ -70,7 +70,9 @@ class Database:
                 yield connection
 
     async def dispose(self) -> None:
-        """Close every idle connection."""
+        """Close every idle connection, and let those that were given up come to their end."""
+        if self._abandoned:
+            await asyncio.wait(self._abandoned, timeout=READ_SECONDS)
         await self._base.dispose()
 
     @asynccontextmanager

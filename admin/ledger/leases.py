@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 TTL_SECONDS: Final = 25.0
 
+_LEAST_PATIENCE_SECONDS: Final = 3.0
+"""Less, and a busy database would never get a connection made before it is given up."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -130,7 +133,7 @@ class Lease:
         asked_at = asyncio.get_running_loop().time()
         now = self._now()
         until = now + self._ttl
-        async with self._database.write(seconds=self._ttl / 3) as connection:
+        async with self._database.write(seconds=max(_LEAST_PATIENCE_SECONDS, self._ttl / 3)) as connection:
             made = insert_into(connection, leases).values(name=self.name, holder=self.holder, expires_at=until)
             free = (leases.c.holder == self.holder) | (leases.c.expires_at <= now)
             taken = made.on_conflict_do_update(

@@ -184,10 +184,10 @@ async def test_a_holder_cut_off_from_the_database_stops_its_job_before_another_s
         async with relay.running() as port, asyncio.timeout(90):
             near, far = await opened(url), await opened(relay.url(port))
             job = Job()
-            cut_off = asyncio.create_task(Lease(far, "worker", "far", ttl=3).hold(job))
+            cut_off = asyncio.create_task(Lease(far, "worker", "far", ttl=5).hold(job))
             await job.until_running(1)
             relay.open.clear()
-            other = asyncio.create_task(Lease(near, "worker", "near", ttl=3).hold(job))
+            other = asyncio.create_task(Lease(near, "worker", "near", ttl=5).hold(job))
             await job.until_started(2)
             assert job.most == 1
             relay.open.set()
