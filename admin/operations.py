@@ -112,6 +112,15 @@ def _problem(customer: str, reason: str, by: str) -> str | None:
 
 def parse_until(text: str, now: float) -> int | Rejected:
     """UTC seconds of `30d` from now, `2026-12-31` (its end) or `2026-12-31T18:00Z`."""
+    end = _end_of(text, now)
+    if end is None:
+        return Rejected(
+            f"{text[:40]!a} is neither a duration of at most ten years, such as 30d, nor a date such as 2026-12-31."
+        )
+    return end if end > now else Rejected(f"'{text}' has passed already.")
+
+
+def _end_of(text: str, now: float) -> int | None:
     try:
         return int(now + parse_duration(text))
     except ValueError:
@@ -119,11 +128,10 @@ def parse_until(text: str, now: float) -> int | Rejected:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return Rejected(f"'{text[:40]}' is neither a duration such as 30d nor a date such as 2026-12-31.")
+        return None
     if len(text) <= len("2026-12-31"):
         moment = moment.replace(hour=23, minute=59, second=59)
-    end = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-    return end if end > now else Rejected(f"'{text}' has passed already.")
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def format_time(at: float) -> str:

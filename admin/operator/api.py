@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
 from fastapi import FastAPI, HTTPException, Query, Request
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, Field
 
 from admin.ledger.customer_records import CustomerRecord, CustomerSummary
 from admin.ledger.engine import LedgerDownError
 from admin.ledger.inbox_rows import InboxRow
 from admin.operations import Done, Operations, Rejected
+from admin.operator.docs_page import docs_page
 from admin.operator.views import (
     CustomerLine,
     CustomerView,
@@ -27,11 +29,17 @@ from admin.operator.views import (
     customer_view,
     event_line,
 )
+from policies.caller import customer_problem
 from policies.entitlement import Entitlement
 from policies.facts import CustomerFacts
 
 By = Annotated[str, Field(description="Who does this, for the record.")]
 Why = Annotated[str, Field(description="Why, for whoever looks at this customer later.")]
+_NO_NUL: Final = r"^[^\x00]*$"
+"""PostgreSQL takes no NUL in a text, and no name holds one."""
+
+Name = Annotated[str, Query(max_length=255, pattern=_NO_NUL)]
+LARGEST_SEQ: Final = 2**63 - 1
 EventStatus = Literal["pending", "done", "ignored", "dead"]
 
 
@@ -88,21 +96,31 @@ class BlockRequest(BaseModel, extra="forbid"):
 
 def build_operator_app(ports: OperatorPorts, version: str) -> FastAPI:
     """The API and its documentation."""
-    app = FastAPI(title="Entitlement Gateway: operator", version=version, redoc_url=None)
+    app = FastAPI(title="Entitlement Gateway: operator", version=version, docs_url=None, redoc_url=None)
 
     @app.exception_handler(LedgerDownError)
     async def ledger_down(_request: Request, _error: Exception) -> JSONResponse:
         return JSONResponse({"detail": "The ledger can't be reached right now."}, status_code=503)
 
+    @app.exception_handler(RequestValidationError)
+    async def misunderstood(_request: Request, error: RequestValidationError) -> JSONResponse:
+        # Without what was sent: it may hold what no answer can be encoded with, and the sender knows it.
+        problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        return JSONResponse({"detail": "; ".join(problems)}, status_code=422)
+
     @app.get("/", include_in_schema=False)
     async def front() -> RedirectResponse:
         return RedirectResponse("/docs")
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return docs_page(app.openapi())
+
     @app.get("/api/customers")
     async def customers(
-        search: Annotated[str, Query(max_length=255)] = "",
+        search: Name = "",
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        after: Annotated[str, Query(max_length=255)] = "",
+        after: Name = "",
     ) -> list[CustomerLine]:
         """Customers by name, or by their Stripe id; `after` is the last one of the page before."""
         now = ports.now()
@@ -112,7 +130,7 @@ def build_operator_app(ports: OperatorPorts, version: str) -> FastAPI:
     @app.get("/api/customers/{customer:path}")
     async def customer(customer: str) -> CustomerView:
         """One customer with subscriptions, grants, links and events, and what they give right now."""
-        record = await ports.records.show_customer(customer)
+        record = None if customer_problem(customer) else await ports.records.show_customer(customer)
         if record is None:
             raise HTTPException(404, f"There is nothing on record about '{customer[:255]}'.")
         return customer_view(record, ports.derive(record.facts), ports.now())
@@ -141,12 +159,13 @@ def build_operator_app(ports: OperatorPorts, version: str) -> FastAPI:
     @app.post("/api/sync/{customer:path}")
     async def sync(customer: str) -> Outcome:
         """Fetch the customer's subscriptions from Stripe now."""
-        return _outcome(await ports.sync(customer))
+        problem = customer_problem(customer)
+        return _outcome(Rejected(f"The customer's name {problem}.") if problem else await ports.sync(customer))
 
     @app.get("/api/events")
     async def events(
         status: EventStatus | None = None,
-        before: Annotated[int | None, Query(ge=1, description="The `seq` to continue from.")] = None,
+        before: Annotated[int | None, Query(ge=1, le=LARGEST_SEQ, description="The `seq` to continue from.")] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
     ) -> list[EventLine]:
         """Stripe's events as the inbox keeps them, newest first."""
@@ -155,7 +174,7 @@ def build_operator_app(ports: OperatorPorts, version: str) -> FastAPI:
     @app.post("/api/events/{event_id}/replay")
     async def replay(event_id: str) -> Outcome:
         """Act on an event again, at the worker's next turn."""
-        if not await ports.records.replay_event(event_id):
+        if "\x00" in event_id or not await ports.records.replay_event(event_id):
             raise HTTPException(404, "There is no such event.")
         return Outcome(detail="The event is pending again.")
 

@@ -213,7 +213,11 @@ class _Endpoints:
             return NotBought(Reason.BLOCKED, _BLOCKED)
         success_url = _success_url(self._ports, customer, tier)
         outcome = await self._billing.open_checkout(customer, tier, choice.price, choice.interval, success_url)
-        return outcome if isinstance(outcome, NotBought) else outcome.url
+        if not isinstance(outcome, NotBought):
+            return outcome.url
+        if outcome.reason is Reason.BAD_REQUEST and _prices_are_unknown(self._ports, tier, choice):
+            return NotBought(Reason.BILLING_UNAVAILABLE, f"What '{tier}' costs has not been learnt from Stripe yet.")
+        return outcome
 
     async def _nothing_to_manage(self, request: Request, outcome: NotBought) -> Response:
         """A 402 is whole wherever it comes from: it has the link that takes the money."""
@@ -265,6 +269,17 @@ def _why(ports: PublicPorts, entitlement: Entitlement | None, tier: str) -> Reas
     requirement = Requirement(Access.TIER, ports.ladder().rank(tier), tier)
     decision = decide(requirement, entitlement, ports.ladder(), ports.entitlement_now())
     return decision.reason if isinstance(decision, Refuse) else None
+
+
+def _prices_are_unknown(ports: PublicPorts, tier: str, choice: Choice) -> bool:
+    """Whether nobody can say yet that the choice is wrong: Stripe has not been asked what the tier's prices are."""
+    ladder = ports.ladder()
+    rank, offers = ladder.rank(tier), ports.offers(tier)
+    if rank < 0 or not ladder.sold[rank]:
+        return False
+    if choice.price is not None and choice.price not in {offer.price for offer in offers}:
+        return not offers
+    return all(offer.interval is None for offer in offers)
 
 
 def _success_url(ports: PublicPorts, customer: str, tier: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import pytest
@@ -165,8 +165,8 @@ async def test_a_preflight_of_our_own_endpoints_is_ours_to_answer(tmp_path: Path
 
 
 async def test_where_cookies_are_tokens_a_listed_origin_may_read_with_credentials(tmp_path: Path) -> None:
-    settings = {"server": "  cors_origins: [https://app.test]", "auth": "  token_from: [cookie:session]"}
-    async with house(tmp_path, stripe=False, **settings) as one:
+    server, auth = "  cors_origins: [https://app.test]", "  token_from: [cookie:session]"
+    async with house(tmp_path, stripe=False, server=server, auth=auth) as one:
         answer = await one.get("/pro/x", headers={"Origin": "https://app.test", "Cookie": f"session={token_for()}"})
         assert answer.status_code == 402
         assert answer.headers["access-control-allow-credentials"] == "true"
@@ -195,10 +195,10 @@ async def test_nothing_under_the_reserved_prefix_is_forwarded_in_any_spelling(tm
 class TestForwardTokenFalse:
     """The caller's credential stops at the gateway; everything else goes on byte for byte."""
 
-    SETTINGS = {"upstream_settings": "    forward_token: false"}
+    STOPS: Final = "    forward_token: false"
 
     async def test_a_header_token_stops_here(self, tmp_path: Path) -> None:
-        async with house(tmp_path, stripe=False, **self.SETTINGS) as one:
+        async with house(tmp_path, stripe=False, upstream_settings=self.STOPS) as one:
             assert (await one.get("/mine", token_for())).status_code == 200
             assert one.seen("authorization") == []
             assert one.seen("x-gateway-customer") == ["alice"]
@@ -206,7 +206,9 @@ class TestForwardTokenFalse:
 
     async def test_a_cookie_token_stops_here_and_the_other_cookies_do_not(self, tmp_path: Path) -> None:
         token = token_for()
-        async with house(tmp_path, stripe=False, auth="  token_from: [cookie:session]", **self.SETTINGS) as one:
+        async with house(
+            tmp_path, stripe=False, auth="  token_from: [cookie:session]", upstream_settings=self.STOPS
+        ) as one:
             answer = await one.raw_get("/mine", f"Cookie: a=1; session={token}; b=2")
             assert answer.status == 200
             assert one.seen("cookie") == ["a=1; b=2"]
@@ -215,7 +217,7 @@ class TestForwardTokenFalse:
 
     async def test_a_query_token_stops_here_and_the_other_parameters_do_not(self, tmp_path: Path) -> None:
         token = token_for()
-        async with house(tmp_path, stripe=False, auth="  token_from: [query:key]", **self.SETTINGS) as one:
+        async with house(tmp_path, stripe=False, auth="  token_from: [query:key]", upstream_settings=self.STOPS) as one:
             for query, left in (
                 (f"?a=%41&key={token}&&b", "?a=%41&&b"),
                 (f"?key={token}", ""),
@@ -225,8 +227,8 @@ class TestForwardTokenFalse:
                 assert one.last().received.startswith(f"GET /mine{left} HTTP/1.1".encode())
 
     async def test_it_stops_on_public_routes_and_preflights_too(self, tmp_path: Path) -> None:
-        settings = {"auth": "  token_from: [header, cookie:session, query:key]", **self.SETTINGS}
-        async with house(tmp_path, stripe=False, **settings) as one:
+        places = "  token_from: [header, cookie:session, query:key]"
+        async with house(tmp_path, stripe=False, auth=places, upstream_settings=self.STOPS) as one:
             for path, *headers in (
                 ("/open/x?key=SECRET", "Cookie: session=SECRET", "Authorization: Bearer SECRET"),
                 (

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import io
 import json
+import sqlite3
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.bootstrap import CannotStart, Process, running
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from admin.control import Ledger
     from admin.simulator import Simulator
 
 ISSUER: Final = "https://issuer.test/"
@@ -186,6 +191,15 @@ class House:
         assert paid.status_code == 303, paid.text
         returned = await self.http.get(paid.headers["location"])
         assert returned.status_code == 200, returned.text
+
+    def lose_the_ledger(self) -> None:
+        """From now on no transaction begins, as on a disk that went away."""
+        ledger: Ledger = inspect.getclosurevars(self.process.readiness.ledger_answers).nonlocals["ledger"]
+
+        def fail(_connection: object) -> None:
+            raise OperationalError("BEGIN", (), sqlite3.OperationalError("disk I/O error"))
+
+        event.listen(ledger.database._base.sync_engine, "begin", fail)
 
     def visit_count(self) -> int:
         """How many requests have reached the upstream: each has a connection of its own."""
