@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from admin.ledger.pair import Pair
 
 DOUBT_SECONDS: Final = 86_400
-"""How long one pending event makes the facts doubtful, counted from each reading."""
+"""How long a pending event, or a link whose Stripe customer was never fetched, makes the facts doubtful from a reading on."""
 
 
 def encode_subscriptions(subscriptions: Iterable[SubscriptionFact]) -> str:
@@ -90,7 +90,8 @@ async def facts_of(
         given.setdefault(row.customer, []).append(GrantFact(*row[1:]))
     found: dict[str, CustomerFacts] = {}
     for customer, version, blocked, open_until, pending in own:
-        doubts = (open_until or 0, int(now) + DOUBT_SECONDS if pending else 0)
+        never_fetched = customer in fetched_at and fetched_at[customer] is None
+        doubts = (open_until or 0, int(now) + DOUBT_SECONDS if pending or never_fetched else 0)
         found[customer] = CustomerFacts(
             customer=customer,
             version=version,

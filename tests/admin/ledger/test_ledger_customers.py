@@ -23,6 +23,12 @@ def event(event_id: str, stripe_customer: str = "cus_1") -> InboxEvent:
     return InboxEvent(LIVE, event_id, "customer.subscription.updated", "sub_1", stripe_customer, "thin", NOW, NOW)
 
 
+async def fetch(stripe: StripeCustomers, stripe_customer: str) -> None:
+    """A look at Stripe that found nothing: a link that was never fetched is in doubt by itself."""
+    ticket = await stripe.take_ticket(LIVE, stripe_customer, NOW)
+    await stripe.write_sync(LIVE, ticket, SyncResult(()), NOW)
+
+
 async def test_an_unknown_customer_has_version_0_and_nothing(database: Database) -> None:
     assert await Customers(database).read_facts(LIVE, "nobody", NOW) == CustomerFacts("nobody", 0)
     assert await Customers(database).show(LIVE, "nobody", NOW) is None
@@ -120,6 +126,7 @@ async def test_old_changes_are_deleted_but_unpublished_ones_only_where_nobody_pu
 async def test_a_pending_event_makes_facts_doubtful_once_its_inline_attempt_failed(database: Database) -> None:
     customers, inbox, stripe = Customers(database), Inbox(database), StripeCustomers(database)
     await stripe.link(LIVE, "cus_1", "bob", "checkout", NOW)
+    await fetch(stripe, "cus_1")
     await inbox.store(event("evt_1"), NOW)
     before = await customers.read_facts(LIVE, "bob", NOW)
     assert before.doubtful_until is None
@@ -139,6 +146,8 @@ async def test_a_pending_event_of_another_mode_or_customer_casts_no_doubt(databa
     customers, inbox, stripe = Customers(database), Inbox(database), StripeCustomers(database)
     await stripe.link(LIVE, "cus_1", "bob", "checkout", NOW)
     await stripe.link(LIVE, "cus_2", "eve", "checkout", NOW)
+    await fetch(stripe, "cus_1")
+    await fetch(stripe, "cus_2")
     await inbox.store(event("evt_1", "cus_2"), NOW)
     await inbox.mark_doubted(LIVE, "evt_1", NOW)
     assert (await customers.read_facts(LIVE, "bob", NOW)).doubtful_until is None
@@ -219,3 +228,11 @@ async def test_a_name_may_be_long_foreign_or_hostile(database: Database) -> None
     for name in ("x" * 255, "Ωμέγα 🦑", "'; DROP TABLE customers; --", "a:b|c%d"):
         await customers.grant(name, "pro", None, "it's", "ann", NOW)
         assert (await customers.read_facts(LIVE, name, NOW)).grants[0].reason == "it's"
+
+
+async def test_a_link_that_was_never_fetched_is_in_doubt_until_it_is(database: Database) -> None:
+    customers, links = Customers(database), StripeCustomers(database)
+    await links.link(LIVE, "cus_1", "bob", "import", NOW)
+    assert (await customers.read_facts(LIVE, "bob", NOW)).doubtful_until == NOW + DOUBT_SECONDS
+    await fetch(links, "cus_1")
+    assert (await customers.read_facts(LIVE, "bob", NOW)).doubtful_until is None
