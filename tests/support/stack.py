@@ -268,10 +268,14 @@ class Gateway:
         body = event if isinstance(event, bytes) else json.dumps(event).encode()
         return self.http.post(f"{self.base}/_gateway/stripe/webhook", content=body, headers=signature(body, **signed))
 
-    def grant(self, customer: str, tier: str = "pro") -> None:
-        """By the operator's API, and in force."""
+    def grant_only(self, customer: str, tier: str = "pro") -> None:
+        """By the operator's API."""
         answer = self.operator_post(f"/api/grant/{customer}", {"tier": tier, "reason": "a test"})
         assert answer.status_code == 200, answer.text
+
+    def grant(self, customer: str, tier: str = "pro") -> None:
+        """By the operator's API, and in force on a route that an upstream answers."""
+        self.grant_only(customer, tier)
         self.until("/pro/x", customer, 200)
 
     def everything_said(self) -> str:
@@ -368,7 +372,7 @@ def write_config(directory: Path, **changes: Any) -> dict[str, Any]:
         "audience": AUDIENCE,
         "token_secret": TOKEN_SECRET,
         "secret_key": '""',
-        "webhook_secret": WEBHOOK_SECRET,
+        "webhook_secret": WEBHOOK_SECRET if changes.get("secret_key") else '""',
         "stripe": '""',
         **changes,
     }
