@@ -99,6 +99,7 @@ class House:
     operator: str
     upstream: ScriptedUpstream
     simulator: Simulator | None
+    stripe: str | None
     process: Process
     clock: Clock
     http: httpx.AsyncClient
@@ -181,6 +182,13 @@ class House:
         body = {"tier": tier, "reason": "a test", **({} if until is None else {"until": until})}
         answer = await self.operate("POST", f"/api/grant/{customer}", json=body)
         assert answer.status_code == 200, answer.text
+
+    async def steer(self, path: str, **body: Any) -> dict[str, Any]:
+        """One of the simulator's controls."""
+        answer = await self.http.post(f"{self.stripe}/_sim/{path}", json=body)
+        assert answer.is_success, answer.text
+        shown: dict[str, Any] = answer.json()
+        return shown
 
     async def buy(self, customer: str, tier: str = "pro") -> None:
         """Checkout, paid in the simulator; returns once the gateway has heard of it."""
@@ -318,7 +326,7 @@ async def house(
         await stack.enter_async_context(_listening(process.operator, HttpToolsProtocol, private))
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=20, trust_env=False))
         ledger = directory / "ledger.db"
-        yield House(api, operator, upstream, simulator, process, clock, http, ledger, printed, answers)
+        yield House(api, operator, upstream, simulator, base, process, clock, http, ledger, printed, answers)
 
 
 @contextlib.asynccontextmanager
