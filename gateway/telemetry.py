@@ -8,6 +8,7 @@ token, cookie, query or payment link is ever written (P9): a path is logged with
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BATCH_BYTES: Final = 32 * 1024
+
+_log = logging.getLogger(__name__)
 
 
 class Metrics:
@@ -122,7 +125,8 @@ class Telemetry:
 class AccessLog:
     """One JSON line per request, written in batches so that a slow reader of the log never slows a request.
 
-    `flush` is called by the event loop's timer, and here when a batch is full; what is left is flushed at the end.
+    `flush` is called by the event loop's timer, and here when a batch is full; what is left is flushed at the end. A log
+    that can't be written loses its lines and says so once: it must never end a request.
     """
 
     def __init__(self, stream: TextIO | None = None, *, wall: Callable[[], float]) -> None:
@@ -131,6 +135,7 @@ class AccessLog:
         self._lines: list[str] = []
         self._size = 0
         self._lock = threading.Lock()
+        self._is_written = True
 
     def write(self, end: RequestEnd) -> None:
         """Format the line now and write it with the next batch."""
@@ -162,6 +167,14 @@ class AccessLog:
         """Write what has gathered."""
         with self._lock:
             lines, self._lines, self._size = self._lines, [], 0
-            if lines:
+            if not lines:
+                return
+            try:
                 self._stream.write("".join(lines))
                 self._stream.flush()
+            except (OSError, ValueError) as error:  # a closed pipe, a full disk, a closed file
+                if self._is_written:
+                    _log.warning("the access log can't be written (%s): lines are dropped until it can be", error)
+                self._is_written = False
+            else:
+                self._is_written = True
