@@ -63,9 +63,9 @@ def demo(
     from gateway.logs import configure_logging  # noqa: PLC0415
     from gateway.serve import run_loop  # noqa: PLC0415
 
-    prepare_demo(upstream)
+    httpbin = prepare_demo(upstream)
     loaded, routes = load_or_fail(config, quiet=True)
     configure_logging()
-    ended = run_loop(run_demo(loaded, routes, own_upstream=upstream is not None))
+    ended = run_loop(run_demo(loaded, routes, httpbin=httpbin))
     if isinstance(ended, CannotStart):
         fail(ended.detail, COULD_NOT_START)

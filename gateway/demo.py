@@ -31,7 +31,7 @@ from gateway.serving import CannotListen, Stop, bind, listener, serving
 from policies.routes import RouteTable
 from policies.schema import Config
 
-HTTPBIN: Final = "127.0.0.1:9000"
+HTTPBIN: Final = ("127.0.0.1", 9000)
 HTTPBIN_START_SECONDS: Final = 20.0
 TOKEN_SECONDS: Final = 30 * 86400
 DEMO_CUSTOMER: Final = "alice"
@@ -39,12 +39,31 @@ DEMO_CUSTOMER: Final = "alice"
 _log = logging.getLogger(__name__)
 
 
-def prepare_demo(upstream: str | None) -> None:
-    """The environment that gateway.yaml is read with: nothing of a real account may take part in a demo."""
+def prepare_demo(upstream: str | None) -> tuple[str, int] | None:
+    """The environment that gateway.yaml is read with: nothing of a real account may take part in a demo.
+
+    Returns where httpbin is to listen, None where the API is another one.
+    """
     key = os.environ.get("STRIPE_SECRET_KEY", "")
     if key and not key.startswith(SIMULATOR_KEY_PREFIX):
         fail("the demo plays Stripe itself, and STRIPE_SECRET_KEY is set: unset it, or use `gateway run`.")
-    os.environ["UPSTREAM"] = upstream or f"http://{HTTPBIN}"
+    httpbin = None if upstream else _free_place()
+    os.environ["UPSTREAM"] = upstream or "http://{}:{}".format(*httpbin or HTTPBIN)
+    return httpbin
+
+
+def _free_place() -> tuple[str, int]:
+    """Port 9000, or any other where that is taken: only the gateway ever speaks with httpbin."""
+    for place in (HTTPBIN, (HTTPBIN[0], 0)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(place)
+            except OSError:
+                continue
+            host, port = probe.getsockname()
+            return host, port
+    return HTTPBIN
 
 
 async def run_simulator(
@@ -90,7 +109,7 @@ async def serving_simulator(
         yield simulator
 
 
-async def run_demo(config: Config, routes: RouteTable, *, own_upstream: bool) -> CannotStart | None:
+async def run_demo(config: Config, routes: RouteTable, *, httpbin: tuple[str, int] | None) -> CannotStart | None:
     """Simulator, httpbin and gateway together, until stopped."""
     address = simulator_address(config.billing.stripe)
     if address is None:
@@ -104,8 +123,8 @@ async def run_demo(config: Config, routes: RouteTable, *, own_upstream: bool) ->
             simulator = await stack.enter_async_context(serving_simulator(config, place, None, stop))
             if isinstance(simulator, CannotStart):
                 return simulator
-            if not own_upstream:
-                problem = await stack.enter_async_context(_httpbin())
+            if httpbin is not None:
+                problem = await stack.enter_async_context(_running_httpbin(*httpbin))
                 if problem is not None:
                     return problem
             started = await stack.enter_async_context(serving_gateway(config, routes, simulator.now, stop))
@@ -123,7 +142,7 @@ async def run_demo(config: Config, routes: RouteTable, *, own_upstream: bool) ->
 
 
 @asynccontextmanager
-async def _httpbin() -> AsyncIterator[CannotStart | None]:
+async def _running_httpbin(host: str, port: int) -> AsyncIterator[CannotStart | None]:
     """Httpbin from its own environment, ended with the demo."""
     python = Path(os.environ.get("HTTPBIN_VENV", ".venv-httpbin")) / "bin" / "python"
     if not python.exists():
@@ -131,31 +150,25 @@ async def _httpbin() -> AsyncIterator[CannotStart | None]:
             f"there is no httpbin at {python}: `make run` installs it, or name your own API with --upstream."
         )
         return
-    bound = bind(HTTPBIN, "--upstream")
-    if isinstance(bound, CannotListen):
-        yield CannotStart("port 9000 is needed for httpbin, and in use: stop what uses it, or name it with --upstream.")
-        return
-    bound.close()
     process = await asyncio.create_subprocess_exec(
-        str(python), "-m", "gunicorn", "--bind", HTTPBIN, "--threads", "8", "--log-level", "warning", "httpbin:app",
+        str(python), "-m", "gunicorn", "--bind", f"{host}:{port}", "--threads", "8", "--log-level", "warning", "httpbin:app",
         start_new_session=True,  # Ctrl-C is ours to pass on, after the gateway has finished what is under way
     )  # fmt: skip
     try:
-        yield await _until_listening(process)
+        yield await _until_listening(process, host, port)
     finally:
         if process.returncode is None:
             process.terminate()
             await process.wait()
 
 
-async def _until_listening(process: asyncio.subprocess.Process) -> CannotStart | None:
-    host, _, port = HTTPBIN.partition(":")
+async def _until_listening(process: asyncio.subprocess.Process, host: str, port: int) -> CannotStart | None:
     deadline = time.monotonic() + HTTPBIN_START_SECONDS
     while time.monotonic() < deadline and process.returncode is None:
         with socket.socket() as probe:
             probe.setblocking(False)
             try:
-                await asyncio.get_running_loop().sock_connect(probe, (host, int(port)))
+                await asyncio.get_running_loop().sock_connect(probe, (host, port))
             except OSError:
                 await asyncio.sleep(0.1)
                 continue
