@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import event
@@ -14,6 +15,22 @@ BUSY_SECONDS: Final = 5.0
 """How long one process waits for another's write to end."""
 
 
+class _LettingGo(sqlite3.Connection):
+    """Ends its transaction before it closes.
+
+    SQLite only closes for good once every cursor is gone, and one that a cancelled task has left behind lives until the
+    garbage collector comes by: until then a write that was cut off would keep everybody else from writing.
+    """
+
+    def close(self) -> None:
+        """Roll back what was not committed, and close."""
+        try:
+            if self.in_transaction:
+                self.rollback()
+        finally:
+            super().close()
+
+
 def sqlite_engine(url: URL) -> AsyncEngine:
     """Its transactions begin with the statement in the option `ledger_begin`."""
     engine = create_async_engine(
@@ -22,7 +39,7 @@ def sqlite_engine(url: URL) -> AsyncEngine:
         pool_size=4,
         max_overflow=4,
         pool_timeout=2,
-        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
+        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "factory": _LettingGo},
     )
 
     @event.listens_for(engine.sync_engine, "connect")

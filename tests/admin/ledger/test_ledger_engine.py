@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import make_url, text
@@ -16,9 +16,6 @@ from admin.ledger.opening import LedgerUnavailable, open_database
 from tests.support.ledgers import fresh_postgres, opened
 from tests.support.postgres import shared_postgres
 from tests.support.relay import Relay
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_a_relative_sqlite_path_is_taken_from_the_working_directory(
@@ -223,3 +220,29 @@ async def test_a_network_that_swallows_everything_is_an_outage_and_its_end_is_no
                     relay.open.clear()  # and so its COMMIT arrives nowhere
             relay.open.set()
             await database.dispose()
+
+
+async def test_a_write_that_was_cut_off_keeps_nobody_from_writing(database: Database) -> None:
+    """At any point: before its first statement, between two, within one."""
+    meta = Meta(database)
+    gc.disable()  # a cursor that waits for the collector must not hold the lock
+    try:
+        for turns in range(40):
+            writing = asyncio.create_task(_write_slowly(database, f"cut-{turns}"))
+            for _ in range(turns):
+                await asyncio.sleep(0.0005)
+            writing.cancel()
+            with suppress(asyncio.CancelledError):
+                await writing
+            async with asyncio.timeout(4):  # below the time for which SQLite waits for another's lock
+                await meta.set("after", str(turns))
+    finally:
+        gc.enable()
+
+
+async def _write_slowly(database: Database, key: str) -> None:
+    async with database.write() as connection:
+        for part in range(10):
+            await connection.execute(text("INSERT INTO meta (key, value) VALUES (:key, 'x')"), {"key": f"{key}-{part}"})
+            rows = await connection.execute(text("SELECT key FROM meta"))
+            rows.fetchone()
