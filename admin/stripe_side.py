@@ -43,6 +43,9 @@ CATALOG_RETRY_SECONDS: Final = 15.0
 CATALOG_RELOAD_SECONDS: Final = 30.0
 EVENTS_SECONDS: Final = 600.0
 RETENTION_SECONDS: Final = 3600.0
+UNHEARD_SECONDS: Final = 3600.0
+"""How long /readyz speaks of events that no webhook brought."""
+
 LONGEST_PAUSE_SECONDS: Final = 60.0
 
 _log = logging.getLogger(__name__)
@@ -203,8 +206,9 @@ class StripeSide:
             return {"state": "unreachable", "detail": self._events.last.detail}
         if not self._webhook_is_configured:
             return {"state": "no webhook secret", "detail": "Set STRIPE_WEBHOOK_SECRET; until then events are polled."}
-        if self._events.last is not None and self._events.last.unheard:
-            detail = f"{self._events.last.unheard} events never came by webhook: is the endpoint set up?"
+        unheard_at = self._events.unheard_at
+        if unheard_at is not None and self._wall() - unheard_at < UNHEARD_SECONDS:
+            detail = "Events were found by asking that no webhook brought: is the endpoint set up?"
             return {"state": "webhook not delivering", "detail": detail}
         problems = [f"{one.tier}: {one.setting} {one.id} {one.problem}" for one in self._catalog.problems]
         return {"state": "catalog problems", "detail": problems} if problems else {"state": "ok"}
