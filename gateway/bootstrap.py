@@ -28,6 +28,7 @@ from admin.ledger.pair import Pair
 from admin.ledger.schema import open_ledger
 from admin.operations import Operations, Rejected
 from admin.operator.api import OperatorPorts, build_operator_app
+from admin.operator.explain import mount_explain
 from admin.public.app import build_public_app
 from admin.public.ports import PublicPorts
 from admin.publishing import CachePublisher
@@ -38,6 +39,7 @@ from gateway.entitlements.lifetimes import Lifetimes
 from gateway.entitlements.redis import PUBLISH_SECONDS, EntitlementPublisher, RedisEntitlements, open_redis
 from gateway.entitlements.resolver import Found, Resolver
 from gateway.entitlements.tasks import end
+from gateway.explaining import Explainer
 from gateway.in_force import InForce
 from gateway.operator import Operator
 from gateway.readiness import Readiness
@@ -144,6 +146,7 @@ async def _start(config: Config, routes: RouteTable, now: Clock, stack: AsyncExi
         stripe=(lambda: {"state": "off"}) if stripe is None else stripe.health,
     )
     operator_app = build_operator_app(_operator_ports(in_force, ledger, pair, stripe, now), VERSION)
+    mount_explain(operator_app, _explainer(gateway, ledger, pair, now))
     await _start_background(in_force, entitlements, ledger, jobs, log, stack)
     return Process(
         gateway=gateway,
@@ -303,6 +306,13 @@ def _operator_ports(
         now=now,
         sync=_no_stripe_to_sync if stripe is None else stripe.sync_now,
     )
+
+
+def _explainer(gateway: Gateway, ledger: Ledger, pair: Pair, now: Clock) -> Explainer:
+    async def facts_of(customer: str) -> CustomerFacts:
+        return await ledger.customers.read_facts(pair, customer, now())
+
+    return Explainer(lambda: gateway.plan, facts_of=facts_of, now=now)
 
 
 async def _start_background(

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli_ledger import add_ledger_verbs
+from gateway.cli_policy import add_policy_verbs
 from gateway.cli_serve import add_serving_verbs
 from gateway.console import PROBLEMS, ConfigOption, fail, load_or_fail
 from gateway.loading import Unreadable, load_file
@@ -51,12 +52,12 @@ def check(
     output: Annotated[Format, typer.Option("--format", help="How to write what was found.")] = Format.TEXT,
     show: Annotated[bool, typer.Option("--print", help="Print the effective configuration, secrets masked.")] = False,
 ) -> None:
-    """Read gateway.yaml and name every problem at once; exit code 1 if there is an error."""
+    """Read gateway.yaml, run its tests and name every problem at once; exit code 1 if there is an error."""
     import os  # noqa: PLC0415
 
     from policies.effective import effective_yaml  # noqa: PLC0415
 
-    loaded = load_file(config, os.environ)
+    loaded = load_file(config, os.environ, run_tests=True)
     if isinstance(loaded, Unreadable):
         fail(loaded.detail, PROBLEMS)
     if output is Format.JSON:
@@ -70,8 +71,9 @@ def check(
     if show:
         sys.stdout.write(effective_yaml(loaded.ready[0]))
     elif output is Format.TEXT:
-        routes = len(loaded.ready[0].routes)
-        sys.stderr.write(f"{config} is good: {routes} route{'' if routes == 1 else 's'}.\n")
+        routes, tests = len(loaded.ready[0].routes), len(loaded.ready[0].tests)
+        passed = f", {tests} test{'' if tests == 1 else 's'} passed" if tests else ""
+        sys.stderr.write(f"{config} is good: {routes} route{'' if routes == 1 else 's'}{passed}.\n")
 
 
 @app.command()
@@ -101,6 +103,7 @@ def token(
 
 add_serving_verbs(app)
 add_ledger_verbs(app)
+add_policy_verbs(app)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from admin.ledger.schema import open_ledger
 from admin.operations import Done, Operations, Rejected
 from admin.operator.views import CustomerLine, CustomerView, customer_line, customer_view
 from admin.stripe.budget import Priority
+from admin.stripe.catalog import PriceCatalog
 from admin.stripe.client import StripeGateway
 from admin.stripe.fetch import Failed
 from admin.stripe.opening import AccountProblem, open_account, simulator_address
@@ -26,6 +27,7 @@ from gateway.bootstrap import NO_ACCOUNT
 from gateway.clock import EntitlementClock
 from policies.entitlement import BillingRules, Entitlement, Standing, derive, edge_after
 from policies.facts import CustomerFacts
+from policies.offers import Offer
 from policies.schema import Config
 from policies.tiers import build_ladder
 
@@ -47,6 +49,7 @@ class LedgerSession:
         self._ledger = ledger
         self._pair = pair
         self._now = now
+        self.pins: dict[str, str] = {}
         self._rules = BillingRules(config.billing.renewal_leeway, config.billing.past_due_grace)
         self.ladder = build_ladder(config.tiers)
         self.records = LedgerRecords(ledger, pair, now)
@@ -54,7 +57,41 @@ class LedgerSession:
 
     async def load_pins(self) -> None:
         """Prices pinned to tiers. Raises LedgerDownError."""
-        self.ladder = build_ladder(self._config.tiers, await self._ledger.catalog.pins(self._pair))
+        self.pins = await self._ledger.catalog.pins(self._pair)
+        self.ladder = build_ladder(self._config.tiers, self.pins)
+
+    def now(self) -> float:
+        """The entitlement clock: real time, or the simulator's."""
+        return self._now()
+
+    async def facts_of(self, customer: str) -> CustomerFacts:
+        """All that is on record of a customer; version 0 and nothing of an unknown one."""
+        return await self._ledger.customers.read_facts(self._pair, customer, self._now())
+
+    async def all_facts(self) -> AsyncIterator[CustomerFacts]:
+        """Of every customer on record."""
+        after = ""
+        while page := await self.records.find_customers("", PAGE, after):
+            for one in page:
+                yield one.facts
+            after = page[-1].customer
+
+    async def signing_key(self) -> str | None:
+        """What payment links are signed with; None until a gateway has made it."""
+        return self._config.server.signing_key.get_secret_value() or await self._ledger.meta.get("signing_key")
+
+    async def offers(self) -> Callable[[str], tuple[Offer, ...]]:
+        """What each tier costs, as the gateways of this ledger have last heard of Stripe."""
+        settings = self._config.billing.stripe
+        if not settings.secret_key.get_secret_value():
+            return lambda _tier: ()
+        stripe = StripeGateway(settings.secret_key.get_secret_value(), settings.api_base)
+        prices = PriceCatalog(stripe, self._ledger.catalog, self._pair, tiers=lambda: self._config.tiers, now=self._now)
+        try:
+            await prices.load()
+        finally:
+            await stripe.aclose()
+        return lambda tier: tuple(prices.offers_for(tier))
 
     def derive(self, facts: CustomerFacts) -> Entitlement:
         """What these facts give."""

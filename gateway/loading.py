@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.credentials.issuers import issuer_problems
 from policies.diagnostics import Diagnostic, Severity
+from policies.expectations import unmet_expectations
 from policies.load import load
 from policies.routes import RouteTable, compile_routes
 from policies.schema import Config
@@ -28,8 +29,11 @@ class Unreadable:
     detail: str
 
 
-def load_file(path: Path, environ: Mapping[str, str]) -> LoadedFile | Unreadable:
-    """Read and compile `path`; `${file:…}` is read relative to the working directory."""
+def load_file(path: Path, environ: Mapping[str, str], *, run_tests: bool = False) -> LoadedFile | Unreadable:
+    """Read and compile `path`; `${file:…}` is read relative to the working directory.
+
+    With `run_tests`, or where the file says `run_tests_at_load`, a test of the file that fails is an error like others.
+    """
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -48,6 +52,10 @@ def load_file(path: Path, environ: Mapping[str, str]) -> LoadedFile | Unreadable
     for issuer in issuer_problems(loaded.config.auth):
         mark = loaded.positions.value("auth", "issuers", issuer.index, issuer.key)
         found.add(Diagnostic(str(path), mark.line, mark.column, Severity.ERROR, "bad-key", issuer.message))
+    if compiled.table is not None and (run_tests or loaded.config.run_tests_at_load):
+        for unmet in unmet_expectations(loaded.config, compiled.table):
+            mark = loaded.positions.value("tests", unmet.index)
+            found.add(Diagnostic(str(path), mark.line, mark.column, Severity.ERROR, "failed-test", unmet.message))
     diagnostics = tuple(sorted({*loaded.diagnostics, *found}))
     if compiled.table is None or any(one.severity is Severity.ERROR for one in diagnostics):
         return LoadedFile(None, diagnostics)

@@ -205,6 +205,16 @@ class RouteTable:
             return NO_ROUTE
         return self._guarded(Matched(self.default), trees, method, target)
 
+    def near(self, target: Target) -> tuple[CompiledRoute, ...]:
+        """Every route, whatever its host and methods, whose pattern fits some reading of the target; for explanations."""
+        found: dict[int, CompiledRoute] = {}
+        for leaf in (leaf for tree in (*self.hosts.values(), self.any_host) for leaf in _near(tree, target)):
+            own = (leaf.lenient,) if leaf.lenient is not None else ()
+            for methods in (*own, *leaf.guards, *(spelling.methods for spelling in leaf.spellings)):
+                others = (methods.others,) if methods.others is not None else ()
+                found |= {matched.route.index: matched.route for matched in (*methods.named.values(), *others)}
+        return tuple(found[index] for index in sorted(found))
+
     def _guarded(
         self, winner: Matched, trees: tuple[HostTree, ...], method: str, target: Target
     ) -> Matched | MethodNotAllowed:
@@ -260,6 +270,12 @@ def _leaves(node: Node, segments: tuple[str, ...], depth: int) -> Iterator[Leaf]
         yield node.here
     if node.below is not None:
         yield node.below
+
+
+def _near(tree: HostTree, target: Target) -> Iterator[Leaf]:
+    yield from _leaves(tree.lenient, target.folded, 0)
+    for reading in target.further:
+        yield from _leaves(tree.furthest, reading, 0)
 
 
 def _guards(trees: tuple[HostTree, ...], target: Target) -> Iterator[Methods]:

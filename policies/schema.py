@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
+from policies.moments import MOMENT_PATTERN, parse_moment
 from policies.scalars import read_flag, read_whole
 from policies.units import DURATION_PATTERN, parse_duration
 
@@ -33,6 +34,11 @@ def _postgresql(value: object) -> object:
     return "postgresql" + str(value).removeprefix("postgres") if is_short else value
 
 
+def _moment(value: str) -> str:
+    parse_moment(value)
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})]
 """Seconds; written ``500ms``, ``30s``, ``5m``, ``48h`` or ``3d``."""
 
@@ -42,6 +48,9 @@ OneOrSeveral = Annotated[
     WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}}),
 ]
 """A list, or its only entry."""
+
+Moment = Annotated[str, AfterValidator(_moment), WithJsonSchema({"type": "string", "pattern": MOMENT_PATTERN})]
+"""A time that `parse_moment` reads, kept as it is written: ``2026-12-01`` or ``2026-12-01T18:00Z``."""
 
 Whole = Annotated[int, BeforeValidator(read_whole)]
 Flag = Annotated[bool, BeforeValidator(read_flag)]
@@ -188,6 +197,34 @@ class Route(Model):
     spelling: Literal["exact", "lenient"] | None = None
 
 
+SupposedStatus = Literal[
+    "none", "active", "trialing", "canceled", "past_due", "unpaid", "expired", "paused", "incomplete", "blocked"
+]
+"""How somebody who is made up for a question stands; `policies.supposed` says what each word means."""
+
+
+class Who(Model):
+    """Who asks in a test. Left empty it is nobody: a request without a token."""
+
+    called: ClassVar[str] = "who"
+
+    tier: str | None = None
+    status: SupposedStatus | None = None
+    until: Moment | None = None
+
+
+class Expectation(Model):
+    """One test of the routes: a request, who sends it, and what comes of it. `gateway check` runs them."""
+
+    called: ClassVar[str] = "a test"
+
+    request: str = Field(min_length=1)
+    host: str | None = None
+    who: Who = Who()
+    at: Moment | None = None
+    expect: str = Field(min_length=1)
+
+
 class Config(Model):
     """A whole gateway.yaml. What it refers to exists and agrees: `policies.load` saw to that."""
 
@@ -204,3 +241,5 @@ class Config(Model):
     billing: Billing = Billing()
     routes: tuple[Route, ...] = ()
     default: str = "deny"
+    tests: tuple[Expectation, ...] = ()
+    run_tests_at_load: Flag = False

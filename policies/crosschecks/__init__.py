@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.crosschecks import billing, issuers, routes, server, tiers, upstreams
+from policies.crosschecks import billing, expectations, issuers, routes, server, tiers, upstreams
 
 if TYPE_CHECKING:
     from policies.diagnostics import Findings
@@ -17,5 +17,13 @@ if TYPE_CHECKING:
 
 def cross_check(draft: Draft, findings: Findings) -> None:
     """Every check that looks at more than one value, or knows more of a value than its type."""
-    for check in (server.check, upstreams.check, issuers.check, tiers.check, billing.check, routes.check):
+    for check in (
+        server.check,
+        upstreams.check,
+        issuers.check,
+        tiers.check,
+        billing.check,
+        routes.check,
+        expectations.check,
+    ):
         check(draft, findings)

@@ -1,0 +1,146 @@
+"""Answers "why?" for one request: the explanation from `policies.explain`, the bytes from the gateway's own walk.
+
+It decides whom the request is from, as far as that was asked: a customer on record, somebody made up, whoever the token
+names, or nobody. It must never change anything, and it shows what the answer holds, a payment link too: whoever may
+ask this may see it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.answers import Headers
+from gateway.credentials import Unauthenticated
+from gateway.plan import Plan
+from gateway.rehearsal import OwnAnswer, rehearse
+from policies.caller import Caller as Named
+from policies.caller import customer_problem
+from policies.entitlement import Entitlement
+from policies.explain import Rules, explain
+from policies.explain_report import (
+    Asking,
+    Fields,
+    NotExplained,
+    Report,
+    ShownAnswer,
+    ShownForward,
+    is_rehearsed,
+    report,
+)
+from policies.facts import CustomerFacts
+from policies.reasons import Reason
+from policies.supposed import Impossible, suppose
+from policies.verdict import Caller, Question
+
+_FOREVER: Final = 2**60
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_UNFIT: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Somebody:
+    """Who asks: `who` in words, `vouched` where no token has to say so."""
+
+    who: str
+    caller: Caller
+    vouched: Named | None
+
+
+class Explainer:
+    """`plan` and `facts_of` are those in force: the ledger's facts, which may be a moment older than a cache's."""
+
+    def __init__(
+        self,
+        plan: Callable[[], Plan],
+        *,
+        facts_of: Callable[[str], Awaitable[CustomerFacts]],
+        now: Callable[[], float],
+    ) -> None:
+        self._plan = plan
+        self._facts_of = facts_of
+        self._now = now
+
+    async def __call__(self, asking: Asking) -> Report | NotExplained:
+        """The report; what the ledger raises comes through."""
+        plan = self._plan()
+        rules = Rules(plan.config, plan.routes, plan.ladder)
+        at = int(self._now()) if asking.at is None else asking.at
+        headers = _headers(asking)
+        if headers is None:
+            return NotExplained("A host or header of the request holds what no request can.")
+        target = asking.target.encode("utf-8", "surrogatepass")
+        somebody = await self._who(asking, plan, rules, headers, at)
+        if isinstance(somebody, NotExplained):
+            return somebody
+        question = Question(asking.method, target, asking.host, _preflight_for(asking.headers))
+        explanation = explain(rules, question, somebody.caller, at)
+        answer, forwarded = None, None
+        if is_rehearsed(explanation):
+            entitlement = somebody.caller if isinstance(somebody.caller, Entitlement) else None
+            result = await rehearse(
+                plan,
+                method=asking.method,
+                target=target,
+                headers=headers,
+                vouched=somebody.vouched,
+                entitlement=entitlement,
+                now=at,
+            )
+            if isinstance(result, OwnAnswer):
+                answer = ShownAnswer(result.status, _fields(result.headers), result.body.decode())
+            else:
+                sent = result.target.decode("latin-1")
+                forwarded = ShownForward(result.upstream, asking.method, sent, _fields(result.headers))
+        return report(question, somebody.who, at, explanation, answer=answer, forwarded=forwarded)
+
+    async def _who(
+        self, asking: Asking, plan: Plan, rules: Rules, headers: Headers, at: int
+    ) -> _Somebody | NotExplained:
+        if asking.supposition is not None:
+            facts = suppose(asking.supposition, plan.config.tiers, at)
+            if isinstance(facts, Impossible):
+                return NotExplained(f"{facts.message[:1].upper()}{facts.message[1:]}.")
+            return _vouched(f"made up: {asking.supposition}", rules.derive(facts))
+        if asking.customer is not None:
+            problem = customer_problem(asking.customer)
+            if problem is not None:
+                return NotExplained(f"The customer's name {problem}.")
+            facts = await self._facts_of(asking.customer)
+            known = "" if facts.version else ", of whom nothing is on record"
+            return _vouched(f"the customer {asking.customer}{known}", rules.derive(facts))
+        query = asking.target.encode("utf-8", "surrogatepass").partition(b"?")[2]
+        outcome = await plan.authenticator.settle(plan.authenticator.authenticate(headers, query), headers, query)
+        if isinstance(outcome, Unauthenticated):
+            who = "nobody" if outcome.reason is Reason.TOKEN_MISSING else f"nobody known: {outcome.detail}"
+            return _Somebody(who, outcome.reason, None)
+        customer = outcome.caller.customer
+        entitlement = rules.derive(await self._facts_of(customer))
+        return _Somebody(f"the customer {customer}, whom the token names", entitlement, None)
+
+
+def _vouched(who: str, entitlement: Entitlement) -> _Somebody:
+    return _Somebody(who, entitlement, Named(entitlement.facts.customer, "", _FOREVER))
+
+
+def _headers(asking: Asking) -> Headers | None:
+    """As ASGI has them; None for what can't stand in a header."""
+    named = (*((("host", asking.host),) if asking.host else ()), *asking.headers)
+    try:
+        headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in named]
+    except UnicodeEncodeError:
+        return None
+    is_fit = all(_NAME.fullmatch(name) and not _UNFIT.search(value) for name, value in headers)
+    return headers if is_fit else None
+
+
+def _preflight_for(headers: Fields) -> str | None:
+    """The method that a CORS preflight asks about."""
+    fields = dict(headers)
+    return fields.get("access-control-request-method") if fields.get("origin") else None
+
+
+def _fields(headers: Headers) -> Fields:
+    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)

@@ -1,0 +1,148 @@
+"""What the gateway makes of a request, as a value: the walk of `gateway.app` without a gateway.
+
+It decides nothing of its own: the target is read, the route found and the caller judged by the functions that requests
+use, in their order. It must never be kinder or stricter than the walk; a test holds the two against each other.
+What an upstream would answer, and whether a lookup or Stripe fails, is beyond it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from policies.decision import Decision, Forward, Refuse, decide
+from policies.entitlement import Entitlement
+from policies.paths import BadTarget, Target, read_target
+from policies.patterns import RESERVED
+from policies.reasons import ANSWERS, Reason
+from policies.requirement import Access, Requirement
+from policies.route_table import CompiledRoute, Matched, MethodNotAllowed, NoRoute, RouteTable
+from policies.tiers import Ladder
+
+FORWARD: Final = "forward"
+OWN: Final = "own"
+
+Caller = Entitlement | Reason
+"""Somebody whose token is good, or why the request's token doesn't name anybody (`token_missing`: there is none)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request, as far as it is judged by. `preflight_for` is a CORS preflight's Access-Control-Request-Method."""
+
+    method: str
+    target: bytes
+    host: str = ""
+    preflight_for: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.target.decode('utf-8', 'replace')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How far a request came. `reason` None is forwarded, or, with `is_own`, answered by the gateway's own endpoints.
+
+    `matched` is None where no route was looked for; `decision` where nobody had to be known, or nobody is.
+    """
+
+    reading: Target | BadTarget
+    matched: Matched | NoRoute | MethodNotAllowed | None
+    reason: Reason | None
+    decision: Decision | None = None
+    is_own: bool = False
+
+    @property
+    def route(self) -> CompiledRoute | None:
+        """The route that judged it."""
+        return self.matched.route if isinstance(self.matched, Matched) else None
+
+    @property
+    def outcome(self) -> str:
+        """``forward``, ``402 tier_required`` or ``own``."""
+        if self.is_own:
+            return OWN
+        return FORWARD if self.reason is None else shown(self.reason)
+
+
+def shown(reason: Reason) -> str:
+    """``402 tier_required``."""
+    return f"{ANSWERS[reason].status} {reason.value}"
+
+
+def judge(table: RouteTable, ladder: Ladder, question: Question, caller: Caller, now: float) -> Verdict:
+    """What becomes of the request at `now`."""
+    reading = read_target(question.target)
+    if isinstance(reading, BadTarget):
+        return Verdict(reading, None, Reason.BAD_PATH)
+    if any(each[:1] == (RESERVED,) for each in (reading.folded, *reading.further)):
+        return Verdict(reading, None, None, is_own=True)
+    matched = table.match(question.method, question.host, reading)
+    if question.method == "OPTIONS" and question.preflight_for is not None:
+        asked_for = table.match(question.preflight_for, question.host, reading)
+        if isinstance(asked_for, Matched):
+            return Verdict(reading, asked_for, None)
+    if isinstance(matched, NoRoute):
+        return Verdict(reading, matched, Reason.NO_ROUTE)
+    if isinstance(matched, MethodNotAllowed):
+        return Verdict(reading, matched, Reason.METHOD_NOT_ALLOWED)
+    reason, decision = admit(matched.route, ladder, caller, now)
+    return Verdict(reading, matched, reason, decision)
+
+
+def admit(route: CompiledRoute, ladder: Ladder, caller: Caller, now: float) -> tuple[Reason | None, Decision | None]:
+    """Whether the route lets the caller through, and the decision where one was needed."""
+    if route.requirement.access is Access.PUBLIC:
+        return None, None
+    if isinstance(caller, Reason):
+        return caller, None
+    decision = decide(route.requirement, caller, ladder, now)
+    return (None if isinstance(decision, Forward) else decision.reason), decision
+
+
+def asks(requirement: Requirement) -> str:
+    """``nothing``, ``a valid token``, ``tier 'pro' with export``: what a route needs of its caller."""
+    if requirement.access is Access.PUBLIC:
+        return "nothing of its caller"
+    if requirement.access is Access.AUTHENTICATED:
+        return "a valid token"
+    features = ", ".join(requirement.features)
+    return f"tier '{requirement.tier}'{f' with {features}' if features else ''}"
+
+
+def because(verdict: Verdict) -> str:
+    """Why, as a clause without its full stop."""
+    if isinstance(verdict.reading, BadTarget):
+        return verdict.reading.detail.removesuffix(".")
+    if verdict.is_own:
+        return "paths below /_gateway are the gateway's own and judged by no route"
+    if isinstance(verdict.matched, MethodNotAllowed):
+        return f"the path is served with {', '.join(verdict.matched.allow)} only"
+    if verdict.route is None:
+        return "no route matches the path, and 'default' is deny"
+    named = "'default'" if verdict.route.index < 0 else f"the route {verdict.route.label!r}"
+    asking = f"{named} asks for {asks(verdict.route.requirement)}"
+    if verdict.decision is None:
+        if verdict.reason is not None:
+            return f"{asking}, and {_NOBODY[verdict.reason]}"
+        is_open = verdict.route.requirement.access is Access.PUBLIC
+        return asking if is_open else f"{asking}, but a CORS preflight carries no token and goes through"
+    return f"{asking}, and the caller {_has(verdict.decision)}"
+
+
+_NOBODY: Final = {
+    Reason.TOKEN_MISSING: "the request holds no token",
+    Reason.TOKEN_INVALID: "the token is not accepted",
+    Reason.TOKEN_EXPIRED: "the token's time is over",
+    Reason.KEYS_UNAVAILABLE: "the keys that tokens are verified with are out of reach",
+    Reason.BAD_REQUEST: "the credentials of the request contradict each other",
+}
+
+
+def _has(decision: Decision) -> str:
+    if isinstance(decision, Refuse) and decision.reason is Reason.BLOCKED:
+        return "is blocked"
+    standing = decision.standing
+    if standing is None:
+        return "could not be looked up"
+    return f"has {'no tier' if standing.tier is None else repr(standing.tier)} (status {standing.status})"
