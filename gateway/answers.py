@@ -242,7 +242,7 @@ def _page(problem: dict[str, Any]) -> bytes:
     escaped = {key: html.escape(str(value)) for key, value in problem.items()}
     pay_url = escaped.get("pay_url")
     # The link is a button here; as text it would be long and end up copied into places that keep it.
-    detail = escaped["detail"].replace(f": {pay_url}", ".") if pay_url else escaped["detail"]
+    detail = escaped["detail"].rpartition(". ")[0] + "." if pay_url else escaped["detail"]
     pay = f'<p><a class="pay" href="{pay_url}">Continue to payment</a></p>' if pay_url else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escaped["title"]}</title>'

@@ -64,6 +64,7 @@ def _meet_402(page: Any, stack: Stack, customer: str, path: str = "/pro/x") -> N
 def test_a_person_goes_from_the_402_to_checkout_and_comes_back_with_the_tier(page: Any, stack: Stack) -> None:
     _meet_402(page, stack, "browser-1")
     assert page.inner_text("h1") == "Payment required"
+    assert page.inner_text("p >> nth=0") == "GET /pro/x needs tier 'pro'; you are on 'free'."
     page.click("text=Continue to payment")
 
     assert "/_gateway/pay/" in page.url
@@ -109,7 +110,9 @@ def test_the_pages_fit_a_telephone_and_are_readable_by_their_roles(page: Any, st
         overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert overflow <= 0, f"{address[-30:]} is {overflow} px wider than the screen"
     page.goto(link)
-    assert page.get_by_role("button", name="Continue to payment").count() >= 1
+    buttons = page.get_by_role("button", name="Continue to payment").all()
+    # Each button says by itself what it buys.
+    assert len({button.get_attribute("aria-label") for button in buttons}) == len(buttons) == 2
 
 
 def test_a_link_is_not_given_away_by_the_page_that_it_opens(page: Any, stack: Stack) -> None:

@@ -192,6 +192,18 @@ def test_a_simulator_that_is_killed_takes_no_request_with_it(recorder: Recorder,
         assert (answer.status_code, answer.headers["x-gateway-reason"]) == (503, "billing_unavailable")
 
 
+def test_a_gateway_starts_without_its_redis_and_says_so(recorder: Recorder, tmp_path: Path) -> None:
+    with RedisServer() as redis, running_gateway(tmp_path, upstream=recorder.url, redis=redis.url) as gateway:
+        redis.kill()
+        gateway.running.stop()
+        gateway.start()
+        eventually(lambda: "redis" in gateway.readiness()["degraded"])
+        gateway.grant("early")
+        redis.start()
+        eventually(lambda: gateway.readiness()["status"] == "ok", within=30)
+        assert gateway.status("/pro/x", "early") == 200
+
+
 def test_an_upstream_that_is_gone_is_a_502_that_does_not_name_it(tmp_path: Path) -> None:
     with running_gateway(tmp_path, upstream="http://127.0.0.2:9") as gateway:
         answer = gateway.ask("/public/x")
