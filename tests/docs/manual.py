@@ -16,8 +16,9 @@ README: Final = ROOT / "README.md"
 CONFIGURATION: Final = ROOT / "docs" / "configuration.md"
 ANSWERS: Final = ROOT / "docs" / "answers.md"
 OPERATING: Final = ROOT / "docs" / "operating.md"
+POLICIES: Final = ROOT / "docs" / "policies.md"
 STRIPE: Final = ROOT / "docs" / "stripe.md"
-REFERENCE: Final = (README, CONFIGURATION, ANSWERS, OPERATING, STRIPE)
+REFERENCE: Final = (README, CONFIGURATION, ANSWERS, OPERATING, POLICIES, STRIPE)
 PAGES: Final = (
     *REFERENCE,
     ROOT / "CONTRIBUTING.md",

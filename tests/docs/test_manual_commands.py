@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from admin.operator.api import OperatorPorts, build_operator_app
+from admin.operator.explain import Explain, mount_explain
 from admin.public.app import build_public_app
 from admin.public.ports import Billing, PublicPorts
 from admin.simulator import Simulator
@@ -165,7 +166,9 @@ def public_app() -> FastAPI:
 
 
 def operator_app() -> FastAPI:
-    return build_operator_app(cast("OperatorPorts", None), "0")
+    app = build_operator_app(cast("OperatorPorts", None), "0")
+    mount_explain(app, cast("Explain", None))
+    return app
 
 
 def simulator_app() -> FastAPI:

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from policies.diagnostics import render
 from policies.effective import effective_defaults
+from policies.expectations import unmet_expectations
 from policies.load import load
 from policies.routes import compile_routes
 from policies.schema import Config
@@ -54,7 +55,10 @@ def problems_of(text: str) -> str:
     if loaded.config is None:
         return render(loaded.diagnostics)
     compiled = compile_routes(loaded.config)
-    return render(loaded.diagnostics) + "".join(problem.message for problem in compiled.problems)
+    assert compiled.table is not None
+    unmet = unmet_expectations(loaded.config, compiled.table)
+    messages = [problem.message for problem in compiled.problems] + [test.message for test in unmet]
+    return render(loaded.diagnostics) + "".join(messages)
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
@@ -65,6 +69,7 @@ def test_every_yaml_block_of_the_manual_loads_without_an_error_or_a_warning(bloc
 def test_a_block_with_a_slip_in_it_would_be_found() -> None:
     assert "did you mean 'tier'" in problems_of("routes:\n  - {path: /a, tire: pro}\n")
     assert "no tier" in problems_of("routes:\n  - {path: /a, tier: gold}\n")
+    assert "token_missing" in problems_of("tests:\n  - {request: GET /a, expect: forward}\n")
 
 
 def test_the_message_that_the_reference_shows_is_what_check_says() -> None:
@@ -144,7 +149,9 @@ def test_the_example_is_the_one_of_the_design() -> None:
         pytest.skip(f"there is no {DESIGN.name} beside this repository")
     block = DESIGN.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
 
-    assert (ROOT / "docs" / "example.gateway.yaml").read_text(encoding="utf-8") == block
+    first, _, rest = (ROOT / "docs" / "example.gateway.yaml").read_text(encoding="utf-8").partition("\n")
+    assert first == "# yaml-language-server: $schema=gateway.schema.json"
+    assert rest == block
 
 
 def test_the_demos_configuration_has_nothing_against_it() -> None:
