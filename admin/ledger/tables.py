@@ -71,6 +71,25 @@ grants = Table(
     sqlite_autoincrement=True,
 )
 
+# Of a key there is its keyed hash, never the key. Rows of keys that have ended stay for a while, as a record.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("customer", Text, ForeignKey("customers.customer"), nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("revoked_by", Text),
+    Column("replaced_by", Text),
+    Column("last_used_at", BigInteger),
+    Index("ix_api_keys_customer", "customer", "created_at"),
+)
+
 stripe_customers = Table(
     "stripe_customers",
     metadata,
@@ -87,6 +106,7 @@ stripe_customers = Table(
     Column("next_edge_at", BigInteger, index=True),
     Column("deleted", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", BigInteger, nullable=False),
+    Column("features", Text, nullable=False, server_default=text("'[]'")),
 )
 
 inbox = Table(
@@ -113,6 +133,7 @@ inbox = Table(
     Index("uq_inbox_event", "account", "livemode", "event_id", unique=True),
     Index("ix_inbox_due", "status", "next_attempt_at"),
     Index("ix_inbox_stripe_customer", "account", "livemode", "stripe_customer"),
+    Index("ix_inbox_snapshot_event", "account", "livemode", "snapshot_event"),
     sqlite_autoincrement=True,
 )
 
@@ -185,4 +206,13 @@ leases = Table(
     Column("name", Text, primary_key=True),
     Column("holder", Text, nullable=False),
     Column("expires_at", Float(53), nullable=False),
+)
+
+# How many calls all processes together may still make now; counted up when somebody looks (budgets.py).
+call_budgets = Table(
+    "call_budgets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("level", Float(53), nullable=False),
+    Column("counted_at", Float(53), nullable=False),
 )
