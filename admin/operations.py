@@ -19,6 +19,8 @@ from policies.units import parse_duration
 
 LONGEST_REASON: Final = 500
 LONGEST_NAME: Final = 100
+LATEST: Final = 253_402_300_799
+"""The last second that a date can name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Operations:
             return Rejected(problem)
         ladder = self._ladder()
         if tier not in ladder.names:
-            return Rejected(f"'{tier}' is not a tier of gateway.yaml; it has {', '.join(ladder.names) or 'none'}.")
+            return Rejected(f"{tier[:40]!a} is not a tier of gateway.yaml; it has {', '.join(ladder.names) or 'none'}.")
         end = parse_until(until, self._now()) if until is not None else None
         if isinstance(end, Rejected):
             return end
@@ -70,6 +72,8 @@ class Operations:
         problem = _problem(customer, reason, by)
         if problem is not None:
             return Rejected(problem)
+        if tier is not None and not tier.isprintable():
+            return Rejected("That is no name of a tier.")
         revoked = await self._customers.revoke(customer, by, reason, self._now(), tier)
         if revoked.count == 0:
             which = "no running grant" if tier is None else f"no running grant of '{tier}'"
@@ -117,6 +121,8 @@ def parse_until(text: str, now: float) -> int | Rejected:
         return Rejected(
             f"{text[:40]!a} is neither a duration of at most ten years, such as 30d, nor a date such as 2026-12-31."
         )
+    if end > LATEST:
+        return Rejected(f"'{text}' is beyond the year 9999; leave it out for a grant without end.")
     return end if end > now else Rejected(f"'{text}' has passed already.")
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-from gateway.credentials import Unauthenticated
 from policies.entitlement import Standing
 from policies.offers import Offer, Payment
 from policies.reasons import ANSWERS, Reason
@@ -121,6 +120,8 @@ class Answers:
             *self.readable_from(asked.origin),
             *(extra or ()),
         ]
+        if known.status == 401:
+            headers.append((b"www-authenticate", _challenge(reason, detail)))
         if known.retry_after_seconds is not None:
             headers.append((b"retry-after", str(known.retry_after_seconds).encode()))
         if prefers_html(asked.accept):
@@ -132,16 +133,6 @@ class Answers:
             headers.append((b"content-type", b"application/problem+json"))
         headers.append((b"content-length", str(len(body)).encode()))
         return Answer(reason, known.status, headers, body)
-
-    def unauthenticated(self, outcome: Unauthenticated, asked: Asked) -> Answer:
-        """A 401 with its challenge (RFC 6750, section 3): no error code where no token was sent."""
-        reason, detail = outcome.reason, outcome.detail
-        if ANSWERS[reason].status != 401:
-            return self.refuse(reason, detail, asked)
-        challenge = 'Bearer realm="gateway"'
-        if reason is not Reason.TOKEN_MISSING:
-            challenge += f', error="invalid_token", error_description="{_quoted(detail)}"'
-        return self.refuse(reason, detail, asked, extra=[(b"www-authenticate", challenge.encode("ascii", "replace"))])
 
     def payment_required(self, reason: Reason, payment: Payment, asked: Asked) -> Answer:
         """A 402 with the link that takes the money. Building it calls nobody and changes nothing."""
@@ -205,8 +196,13 @@ _REMEDY: Final[dict[Reason, str]] = {
 }
 
 
-def _quoted(text: str) -> str:
-    return text.replace("\\", "'").replace('"', "'").replace("\r", " ").replace("\n", " ")
+def _challenge(reason: Reason, detail: str) -> bytes:
+    """What a 401 must carry (RFC 6750, section 3): no error code where no token was sent."""
+    challenge = 'Bearer realm="gateway"'
+    if reason is not Reason.TOKEN_MISSING:
+        told = "".join("'" if one in '"\\' else one if one.isprintable() else " " for one in detail)
+        challenge += f', error="invalid_token", error_description="{told}"'
+    return challenge.encode("ascii", "replace")
 
 
 def prefers_html(accept: bytes) -> bool:

@@ -116,7 +116,7 @@ class Gateway:
 
         authenticated = await walk.authenticate()
         if isinstance(authenticated, Unauthenticated):
-            return await walk.answer(plan.answers.unauthenticated(authenticated, walk.asked()))
+            return await walk.refuse(authenticated.reason, authenticated.detail)
         caller = authenticated.caller
         walk.customer = caller.customer
 

@@ -47,9 +47,9 @@ class OwnEndpoints:
 
     async def serve(self, walk: Walk, target: Target) -> None:
         """One request under the reserved prefix."""
-        asked = walk.asked()
         walk.route = walk.path = _label(target)
         walk.reason = OWN
+        asked = walk.asked()
         send = _completing(walk, asked)
         if walk.method == "OPTIONS" and asked.origin:
             extra = list(_PREFLIGHT) if walk.plan.answers.readable_from(asked.origin) else []
@@ -62,7 +62,7 @@ class OwnEndpoints:
         if target.path in _NEEDS_CALLER:
             authenticated = await walk.authenticate()
             if isinstance(authenticated, Unauthenticated):
-                return await walk.answer(walk.plan.answers.unauthenticated(authenticated, asked))
+                return await walk.refuse(authenticated.reason, authenticated.detail)
             # A browser sends cookies along with a foreign page's form; its Origin tells the two apart.
             by_cookie = authenticated.source.kind == "cookie" and walk.method not in _SAFE
             if by_cookie and asked.origin not in walk.plan.own_origins:

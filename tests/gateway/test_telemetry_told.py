@@ -266,7 +266,7 @@ async def test_a_fault_in_here_is_a_500_that_is_counted_as_one_and_forwards_noth
     def broken(_customer: str, _now: float) -> Any:
         raise RuntimeError("a fault of ours with a secret in it")
 
-    at.process.gateway._resolver.peek = broken  # type: ignore[method-assign]
+    at.process.gateway._resolver.peek = broken  # type: ignore[assignment]
     answer = await at.get("/pro/x", token_for(), headers={"X-Request-Id": "fault-1"})
     assert answer.status_code == 500
     assert "secret" not in answer.text

@@ -25,6 +25,7 @@ from gateway.bootstrap import CannotStart, Process, running
 from gateway.listener import gateway_protocol
 from gateway.loading import LoadedFile, load_file
 from gateway.serving import listener
+from policies.reasons import ANSWERS, Reason
 from tests.support.ledgers import fresh_sqlite
 from tests.support.rawclient import RawAnswer, RawClient
 from tests.support.simulator import WEBHOOK_SECRET, free_socket, serving_simulator
@@ -117,7 +118,11 @@ class House:
         headers = dict(options.pop("headers", {}))
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        return await self.http.request(method, self.api + path, headers=headers, **options)
+        answer = await self.http.request(method, self.api + path, headers=headers, **options)
+        # The table of reasons is the whole public vocabulary, and each has one status.
+        for reason in answer.headers.get_list("x-gateway-reason"):
+            assert ANSWERS[Reason(reason)].status == answer.status_code
+        return answer
 
     async def get(self, path: str, token: str | None = None, **options: Any) -> httpx.Response:
         return await self.ask("GET", path, token, **options)
