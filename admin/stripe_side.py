@@ -17,11 +17,11 @@ from admin.billing import StripeBilling
 from admin.control import BackgroundJob, Ledger
 from admin.ledger.engine import LedgerDownError
 from admin.operations import Done, Rejected
+from admin.stripe.account import Account
 from admin.stripe.budget import Priority
 from admin.stripe.catalog import NotRefreshed, PriceCatalog
 from admin.stripe.checkout import CheckoutDesk
 from admin.stripe.fetch import Failed
-from admin.stripe.opening import Account
 from admin.stripe.portal import Portal
 from admin.stripe.reconcile import EventsCatchUp, NightlyDiff, NotCaughtUp, forget_old
 from admin.stripe.returned import ReturnDesk

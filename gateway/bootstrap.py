@@ -32,7 +32,7 @@ from admin.operator.explain import mount_explain
 from admin.public.app import build_public_app
 from admin.public.ports import PublicPorts
 from admin.publishing import CachePublisher
-from admin.stripe.opening import Account, AccountProblem, open_account
+from admin.stripe.account import Account, AccountProblem, open_account
 from admin.stripe_side import StripeSide
 from gateway.app import Gateway, Verification
 from gateway.entitlements.lifetimes import Lifetimes
@@ -44,6 +44,7 @@ from gateway.in_force import InForce
 from gateway.operator import Operator
 from gateway.readiness import Readiness
 from gateway.telemetry import AccessLog, Metrics, Telemetry
+from gateway.upstream.tls import TlsFilesError
 from gateway.version import VERSION
 from policies.entitlement import Entitlement, Standing, edge_after
 from policies.facts import CustomerFacts
@@ -116,7 +117,11 @@ async def _start(config: Config, routes: RouteTable, now: Clock, stack: AsyncExi
 
     registry = CollectorRegistry()
     metrics = Metrics(registry, VERSION)
-    in_force = InForce(config, routes, signing_key=kept.signing_key, metrics=metrics)
+    try:
+        in_force = InForce(config, routes, signing_key=kept.signing_key, metrics=metrics)
+    except TlsFilesError as error:
+        return CannotStart(str(error))
+    stack.push_async_callback(in_force.plan.upstreams.aclose)
     entitlements = await _open_entitlements(in_force, ledger, pair, kept.ledger_id, now, stack)
     jobs = list(entitlements.jobs)
     stripe: StripeSide | None = None
@@ -335,6 +340,7 @@ async def _start_background(
     except TimeoutError:
         _log.warning("changes can't be followed yet: answers are confirmed with the ledger meanwhile")
     entitlements.resolver.start()
+    in_force.plan.upstreams.start()
     await in_force.authenticator.start()
     stack.push_async_callback(in_force.authenticator.stop)
     for job in jobs:

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from admin.simulator import Simulator
+from admin.stripe.account import simulator_address
 from admin.stripe.client import SIMULATOR_KEY_PREFIX
-from admin.stripe.opening import simulator_address
 from gateway.bootstrap import CannotStart
 from gateway.console import fail
 from gateway.credentials import MintProblem, mint_development_token

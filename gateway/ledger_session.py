@@ -17,11 +17,11 @@ from admin.ledger.pair import Pair
 from admin.ledger.schema import open_ledger
 from admin.operations import Done, Operations, Rejected
 from admin.operator.views import CustomerLine, CustomerView, customer_line, customer_view
+from admin.stripe.account import AccountProblem, known_pair, open_account, simulator_address
 from admin.stripe.budget import Priority
 from admin.stripe.catalog import PriceCatalog
 from admin.stripe.client import StripeGateway
 from admin.stripe.fetch import Failed
-from admin.stripe.opening import AccountProblem, open_account, simulator_address
 from admin.stripe.sync import CustomerSync
 from gateway.bootstrap import NO_ACCOUNT
 from gateway.clock import EntitlementClock
@@ -171,15 +171,9 @@ async def open_session(config: Config) -> AsyncIterator[LedgerSession | SessionP
 async def _pair(config: Config, ledger: Ledger) -> Pair:
     """The pair that a gateway with this key last ran under; nothing of Stripe's is read before one has."""
     settings = config.billing.stripe
-    key = settings.secret_key.get_secret_value()
-    if not key:
+    if not settings.secret_key.get_secret_value():
         return NO_ACCOUNT
-    gateway = StripeGateway(key, settings.api_base)
-    try:
-        known = await ledger.meta.get(f"stripe.account.{gateway.key_digest}")
-        return Pair(known, gateway.livemode) if known else NO_ACCOUNT
-    finally:
-        await gateway.aclose()
+    return await known_pair(settings, ledger.meta) or NO_ACCOUNT
 
 
 async def _clock(config: Config) -> EntitlementClock:

@@ -15,7 +15,7 @@ import httpx
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from admin.stripe.opening import simulator_address
+from admin.stripe.account import simulator_address
 from gateway.bootstrap import CannotStart, Process, running
 from gateway.clock import EntitlementClock
 from gateway.listener import gateway_protocol

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from admin.ledger.meta import Meta
 from admin.simulator import DEFAULT_API_KEY
 from admin.stripe.account import Account, AccountProblem, open_account
+from admin.stripe.client import StripeGateway
 from policies.schema import StripeSettings
 from tests.admin.stripe.conftest import Shop
 from tests.support.ledgers import fresh_sqlite, opened
@@ -32,10 +33,20 @@ async def test_without_a_key_there_is_no_account(shop: Shop) -> None:
 
 
 async def test_a_known_key_needs_no_stripe_to_start(shop: Shop) -> None:
-    found = await open_account(settings(DEFAULT_API_KEY, nowhere()), shop.meta, patience_seconds=0)
+    real = settings("sk_test_no_simulator_has_this", nowhere())
+    gateway = StripeGateway("sk_test_no_simulator_has_this")
+    await shop.meta.set(f"stripe.account.{gateway.key_digest}", shop.pair.account)
+    await gateway.aclose()
+    found = await open_account(real, shop.meta, patience_seconds=0)
     assert isinstance(found, Account)
     assert found.pair == shop.pair
     await found.gateway.aclose()
+
+
+async def test_a_simulator_is_asked_each_time_because_it_is_another_account_each_time(shop: Shop) -> None:
+    found = await open_account(settings(DEFAULT_API_KEY, nowhere()), shop.meta, patience_seconds=0)
+    assert isinstance(found, AccountProblem)
+    assert "gateway simulator" in found.detail
 
 
 async def test_an_unknown_key_without_stripe_is_told_without_the_key(tmp_path: Path) -> None:
