@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from admin.ledger.changes import Changes
@@ -18,6 +18,7 @@ from admin.ledger.pair import Pair
 from gateway.entitlements.redis import EntitlementPublisher, Held
 
 POLL_SECONDS: Final = 0.25
+LONGEST_PAUSE_SECONDS: Final = 5.0
 BATCH: Final = 200
 _ANY_TIME: Final = 2.0**60
 
@@ -52,8 +53,11 @@ class CachePublisher:
 
     async def published(self, versions: dict[str, int]) -> None:
         """The fast path after a commit of this process; what fails here is done by `run`."""
-        for customer in versions:
-            await self.publish(customer)
+        try:
+            await self._publish_all(versions)
+        except LedgerDownError as error:
+            # It is committed; whoever committed must not hear that it failed.
+            _log.warning("a change is left to the publisher: %s", error)
 
     async def run(self) -> None:
         """Work off what is unpublished, until cancelled. One process does this at a time."""
@@ -62,9 +66,16 @@ class CachePublisher:
             await asyncio.sleep(pause)
             try:
                 waiting = await self._changes.unpublished(BATCH, _ANY_TIME)
-                done = [await self.publish(change.customer) for change in waiting]
+                is_done = await self._publish_all(change.customer for change in waiting)
             except LedgerDownError as error:
                 _log.warning("changes can't be published: %s", error)
-                done = [False]
+                is_done = False
             # Redis is away: every process knows, and asking ten times a second would not bring it back.
-            pause = POLL_SECONDS if all(done) else min(pause * 2, 5.0)
+            pause = POLL_SECONDS if is_done else min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    async def _publish_all(self, customers: Iterable[str]) -> bool:
+        """Whether Redis has all of them. The first that it doesn't take ends the try: each costs a timeout."""
+        for customer in customers:
+            if not await self.publish(customer):
+                return False
+        return True

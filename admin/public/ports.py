@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from starlette.responses import Response
@@ -39,16 +39,16 @@ class PublicPorts:
     offers: Callable[[str], tuple[Offer, ...]]
     entitlement_now: Callable[[], float]
     wall: Callable[[], float]
-    signing_key: bytes
+    signing_key: bytes = field(repr=False)
     public_url: str
     success_url: str
 
 
 @dataclass(frozen=True, slots=True)
 class Bought:
-    """A page of Stripe's to send the payer to."""
+    """A page of Stripe's to send the payer to; whoever holds its address may use it."""
 
-    url: str
+    url: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
