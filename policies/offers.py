@@ -21,14 +21,15 @@ class Offer:
     interval_count: int = 1
 
     def public(self) -> dict[str, Any]:
-        """As it stands in a 402, in `/_gateway/me` and in `/_gateway/plans`."""
-        return {
+        """As it stands in a 402, in `/_gateway/me` and in `/_gateway/plans`; `interval_count` only where it isn't 1."""
+        shown: dict[str, Any] = {
             "tier": self.tier,
             "price": self.price,
             "amount": self.amount,
             "currency": self.currency,
             "interval": self.interval,
         }
+        return shown if self.interval_count == 1 else {**shown, "interval_count": self.interval_count}
 
 
 @dataclass(frozen=True, slots=True)

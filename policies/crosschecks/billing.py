@@ -68,7 +68,7 @@ def _keys(draft: Draft, findings: Findings) -> None:
         findings.warning(
             "no-stripe-key",
             webhook_mark,
-            "'webhook_secrets' without 'secret_key': events are kept, and nothing can be looked up or sold",
+            "'webhook_secrets' without 'secret_key': events are turned away, and nothing can be looked up or sold",
         )
 
 
