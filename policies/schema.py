@@ -106,6 +106,27 @@ class Timeouts(Model):
     idle: Duration = 300.0
 
 
+class UpstreamTls(Model):
+    """Whom to trust as an upstream with an https target, and what to show it. Files; read at start and at each reload."""
+
+    called: ClassVar[str] = "tls"
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    verify: Flag = True
+    server_name: str | None = None
+
+
+class Health(Model):
+    """Active checks of an upstream's targets; none where `path` is empty."""
+
+    called: ClassVar[str] = "health"
+
+    path: str = ""
+    interval: Duration = 5.0
+
+
 class Upstream(Model):
     """One API behind the gateway."""
 
@@ -116,6 +137,11 @@ class Upstream(Model):
     host: Literal["target", "caller"] = "target"
     headers: dict[str, SecretStr] = Field(default_factory=dict)
     forward_token: Flag = True
+    max_connections: Whole = Field(default=256, ge=1)
+    queue: Whole = Field(default=1024, ge=0)
+    keepalive: Duration = 4.0
+    tls: UpstreamTls = UpstreamTls()
+    health: Health = Health()
 
 
 class Issuer(Model):
@@ -134,6 +160,15 @@ class Issuer(Model):
     shared_customers: Flag = False
 
 
+class ApiKeySettings(Model):
+    """Whether keys of this gateway's own making are taken beside tokens, and in which header."""
+
+    called: ClassVar[str] = "api_keys"
+
+    enabled: Flag = False
+    header: str = "X-API-Key"
+
+
 class Auth(Model):
     """Where a token is looked for and who may have signed it."""
 
@@ -141,6 +176,7 @@ class Auth(Model):
 
     issuers: tuple[Issuer, ...] = ()
     token_from: tuple[str, ...] = ("header",)
+    api_keys: ApiKeySettings = ApiKeySettings()
 
 
 class Tier(Model):

@@ -5,6 +5,9 @@ whole (1xx are read over, RFC 9110, section 15.2, which uvicorn can't send on); 
 body since; `complete` says that the body is whole; `problem` says why it never will be. `problem` and `complete`
 exclude each other, and after either nothing more is read.
 
+The parser can't be told that no body follows the answer to a HEAD. Such an answer is fed to it line by line, so that
+its end is known to the byte: it is where the head was complete.
+
 It must never take bytes behind a complete answer for anything (RFC 9112, section 6.3): they make the connection
 unusable, `reusable` says so. Two framings, a doubtful length, or a head that could be read in two ways is a problem.
 """
@@ -40,7 +43,7 @@ class AnswerReader:
 
     __slots__ = (
         "_body",
-        "_fed_any",
+        "_first_bytes",
         "_headers",
         "_keep_alive",
         "_parser",
@@ -48,6 +51,7 @@ class AnswerReader:
         "_silent_bytes",
         "_to_head",
         "_until_close",
+        "bodiless",
         "body_bytes",
         "complete",
         "head",
@@ -64,7 +68,8 @@ class AnswerReader:
         self._keep_alive = False
         self._progressed = False
         self._silent_bytes = 0
-        self._fed_any = b""
+        self._first_bytes = b""
+        self.bodiless = to_head
         self.body_bytes = 0
         self.head: AnswerHead | None = None
         self.complete = False
@@ -76,18 +81,26 @@ class AnswerReader:
         """Whether nothing more is to be expected, for better or worse."""
         return self.complete or self.problem is not None
 
+    @property
+    def untouched(self) -> bool:
+        """Whether not a single byte has come."""
+        return not self._first_bytes
+
     def feed(self, data: bytes) -> None:
         """The upstream sent these bytes."""
         if self.complete:
             self.reusable = False
             return
-        if len(self._fed_any) < len(_START):
-            self._fed_any += data[: len(_START)]
-            if not self._fed_any.startswith(_START[: len(self._fed_any)]):  # llhttp also takes RTSP/ and ICE/
+        if len(self._first_bytes) < len(_START):
+            self._first_bytes += data[: len(_START)]
+            if not self._first_bytes.startswith(_START[: len(self._first_bytes)]):  # llhttp also takes RTSP/ and ICE/
                 self.problem = "the answer doesn't begin with HTTP/1"
                 return
         if self.problem is None:
-            self._parse(data)
+            if self._to_head:
+                self._parse_lines(data)
+            else:
+                self._parse(data)
 
     def finish(self) -> None:
         """The upstream closed its side."""
@@ -98,7 +111,7 @@ class AnswerReader:
             self.complete = True
         elif self.head is not None:
             self.problem = "the connection ended within the body"
-        elif self._fed_any:
+        elif self._first_bytes:
             self.problem = "the connection ended within the head"
         else:
             self.problem = "the connection ended without an answer"
@@ -112,6 +125,16 @@ class AnswerReader:
         self.body_bytes = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def _parse_lines(self, data: bytes) -> None:
+        start = 0
+        while start < len(data) and self.problem is None:
+            if self.complete:
+                self.reusable = False
+                return
+            end = data.find(b"\n", start) + 1 or len(data)
+            self._parse(data[start:end])
+            start = end
+
     def _parse(self, data: bytes) -> None:
         self._progressed = False
         try:
@@ -121,7 +144,9 @@ class AnswerReader:
                 error.__context__, _StopParsingError
             ):
                 raise  # a defect of ours, not of the upstream
-            if self.complete:  # bytes behind a complete answer; or the parser was stopped at its end
+            if self._to_head and self.complete:
+                return  # it was stopped on purpose, at the very end of the head
+            if self.complete:  # bytes behind a complete answer
                 self.reusable = False
             elif self.problem is None:
                 self.problem = str(error) or "the answer is not valid HTTP"
@@ -156,6 +181,7 @@ class AnswerReader:
         version: str = self._parser.get_http_version()
         length = False
         encoding: bytes | None = None
+        connection = b""
         for name, value in self._headers:
             if len(name) == 14 and name.lower() == b"content-length":
                 length = True
@@ -163,6 +189,8 @@ class AnswerReader:
                 if encoding is not None or length:
                     self._fail("the answer is framed twice")
                 encoding = value.lower()
+            elif len(name) == 10 and name.lower() == b"connection":
+                connection += b"," + value.lower()
         if encoding is not None and (length or encoding != b"chunked" or version != "1.1"):
             self._fail("the Transfer-Encoding can't be read")
         if len(self._headers) > _HEADER_COUNT:
@@ -170,14 +198,14 @@ class AnswerReader:
         if self._silent_bytes and sum(len(name) + len(value) + 4 for name, value in self._headers) > _HEAD_BYTES:
             self._fail("the head of the answer is too long")
         self._progressed = True
-        self._keep_alive = self._parser.should_keep_alive()
+        self._keep_alive = _keeps_alive(version, connection)
         self.head = AnswerHead(status, self._headers)
         if self._to_head:
-            # The parser can't be told that no body follows. Where this head ended in the bytes it doesn't say either,
-            # so what follows can't be ruled out and the connection is not reused.
             self.complete = True
+            self.reusable = self._keep_alive
             raise _StopParsingError
-        self._until_close = not length and encoding is None and status not in _BODILESS_STATUSES
+        self.bodiless = status in _BODILESS_STATUSES
+        self._until_close = not length and encoding is None and not self.bodiless
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -194,3 +222,11 @@ class AnswerReader:
     def _fail(self, problem: str) -> None:
         self.problem = problem
         raise _StopParsingError
+
+
+def _keeps_alive(version: str, connection: bytes) -> bool:
+    """RFC 9112, section 9.3, by the lower-cased values of all Connection fields; whoever says both has said close."""
+    if not connection:
+        return version == "1.1"
+    options = {option.strip() for option in connection.split(b",")}
+    return b"close" not in options and (version == "1.1" or b"keep-alive" in options)

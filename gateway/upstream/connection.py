@@ -1,20 +1,28 @@
-"""One connection to an upstream, carrying one exchange: bytes out under the peer's pace, bytes in under the reader's.
+"""One connection to an upstream, carrying one exchange after another: bytes out under the peer's pace, bytes in under the reader's.
 
 It owns the socket and says when something has happened; what the bytes mean is `gateway.upstream.answer`'s business. It
-must never hold more than a buffer's worth in either direction, and never outlive its exchange: `abort` is safe at any
-time and any number of times.
+must never hold more than a buffer's worth in either direction, nor carry a second exchange unless the first one ended
+cleanly and nothing has come since: `is_silent` asks the kernel, too. `abort` is safe at any time and any number of times.
+
+    at rest (no reader) ── begin ──▶ in use ── rest, if `reusable` ──▶ at rest
+         │ any byte, or its end         │ abort, its end, out of time
+         ▼                              ▼
+       lost                           lost
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import TYPE_CHECKING, Final
 
 from gateway.deadline import Deadline
 from gateway.upstream.answer import AnswerReader
 
 if TYPE_CHECKING:
-    import ssl
+    from collections.abc import Callable
+
+    from gateway.upstream.target import Target
 
 _BODY_BUFFER_BYTES: Final = 64 * 1024
 """Above it nothing more is read from the upstream until the caller has taken what is there."""
@@ -23,23 +31,81 @@ _BODY_BUFFER_BYTES: Final = 64 * 1024
 class UpstreamConnection(asyncio.Protocol):
     """The transport's callbacks on one side, one coroutine that waits for news on the other, one that writes."""
 
+    __slots__ = (
+        "_bound",
+        "_incoming",
+        "_loop",
+        "_news",
+        "_on_loss",
+        "_reading_paused",
+        "_room",
+        "_transport",
+        "_writing_paused",
+        "lost",
+        "opened_at",
+        "reader",
+        "timed_out",
+        "used",
+    )
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._transport: asyncio.Transport | None = None
+        self._incoming: select.poll | None = None
+        self._on_loss: Callable[[UpstreamConnection], None] | None = None
         self._reading_paused = False
         self._news: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._writing_paused = False
         self._bound = Deadline(loop, self._out_of_time)
         self.reader: AnswerReader | None = None
+        self.opened_at = 0.0
+        self.used = False
         self.lost = False
         self.timed_out = False
 
+    # What its pool asks for.
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the exchange ended so that another one may follow: a whole answer, nothing behind it, nothing unsent."""
+        reader = self.reader
+        if reader is None or not reader.reusable or self.lost or self._transport is None:
+            return False
+        return not self._writing_paused and self._transport.get_write_buffer_size() == 0
+
+    @property
+    def must_settle(self) -> bool:
+        """Whether bytes that nobody may get could still be on their way, or unread, behind the answer."""
+        return self._reading_paused or (self.reader is not None and self.reader.bodiless)
+
+    def rest(self, on_loss: Callable[[UpstreamConnection], None]) -> None:
+        """The exchange is over; `on_loss` is called once if the connection ends before the next one begins."""
+        self.reader = None
+        self.used = True
+        self._bound.clear()
+        self._on_loss = on_loss
+        self._go_on_reading()
+
+    def is_silent(self) -> bool:
+        """Whether nothing has come while it rested: neither bytes nor the end, not even unread in the kernel."""
+        if self.lost or self._transport is None:
+            return False
+        if self._incoming is None:
+            self._incoming = select.poll()
+            self._incoming.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._incoming.poll(0)
+
+    # What an exchange asks for.
+
     def begin(self, head: bytes, *, to_head: bool) -> AnswerReader:
         """Send the head of a request; the reader returned reads its answer."""
-        self.reader = AnswerReader(to_head=to_head)
+        self._on_loss = None
+        self.reader = reader = AnswerReader(to_head=to_head)
+        if self.lost:
+            reader.finish()
         self.write(head)
-        return self.reader
+        return reader
 
     def write(self, *parts: bytes) -> None:
         """Send these bytes, unless nobody is there any more to get them."""
@@ -60,9 +126,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     async def news(self, seconds: float | None) -> None:
         """Return when bytes have come, the connection has ended, or `seconds` have passed; `timed_out` says the last."""
-        if self._reading_paused and self._transport is not None:
-            self._reading_paused = False
-            self._transport.resume_reading()
+        self._go_on_reading()
         self._news = self._loop.create_future()
         if seconds is not None:
             self._bound.set(seconds)
@@ -72,8 +136,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._bound.clear()
             self._news = None
 
-    def wake(self) -> None:
-        """Let `news` return: something has happened elsewhere."""
+    def bound_wait(self, seconds: float) -> None:
+        """Whoever waits for news waits no longer than this from now."""
+        if self._news is not None:
+            self._bound.set(seconds)
+
+    def _wake(self) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
@@ -88,14 +156,26 @@ class UpstreamConnection(asyncio.Protocol):
         self._bound.cancel()
         if self._transport is not None:
             self._transport.abort()
+        self._tell_of_loss()
+
+    def _go_on_reading(self) -> None:
+        if self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    def _tell_of_loss(self) -> None:
+        on_loss, self._on_loss = self._on_loss, None
+        if on_loss is not None:
+            on_loss(self)
         self._wake_writer()
-        self.wake()
+        self._wake()
 
     # The transport's callbacks.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Connected, and through the TLS handshake if there is one."""
         self._transport = transport
+        self.opened_at = self._loop.time()
         if self.lost:
             transport.abort()
 
@@ -109,13 +189,15 @@ class UpstreamConnection(asyncio.Protocol):
         if reader.body_bytes > _BODY_BUFFER_BYTES and not self._reading_paused and self._transport is not None:
             self._reading_paused = True
             self._transport.pause_reading()
-        self.wake()
+        self._wake()
 
     def eof_received(self) -> None:
         """The upstream closed its side."""
         if self.reader is not None:
             self.reader.finish()
-        self.wake()
+            self._wake()
+        else:
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is no more."""
@@ -126,8 +208,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self.reader.problem = f"the connection broke ({type(exc).__name__})"
             self.reader.finish()
         self._bound.cancel()
-        self._wake_writer()
-        self.wake()
+        self._tell_of_loss()
 
     def pause_writing(self) -> None:
         """The upstream takes bytes more slowly than they come."""
@@ -147,11 +228,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._end("the upstream was silent for too long")
 
 
-async def connect(
-    loop: asyncio.AbstractEventLoop, host: str, port: int, tls: ssl.SSLContext | None
-) -> UpstreamConnection:
+async def connect(loop: asyncio.AbstractEventLoop, target: Target) -> UpstreamConnection:
     """Open a connection, TLS handshake included. Raises OSError (which ssl.SSLError is)."""
     _, connection = await loop.create_connection(
-        lambda: UpstreamConnection(loop), host, port, ssl=tls, server_hostname=host if tls is not None else None
+        lambda: UpstreamConnection(loop), target.host, target.port, ssl=target.tls, server_hostname=target.server_name
     )
     return connection

@@ -1,19 +1,25 @@
 """One request handed on and its answer handed back, each chunk as it comes, both ways at once.
 
-It decides when an exchange is over and how it ended (`gateway.upstream.outcome`). It must never
+It decides when an exchange is over, how it ended (`gateway.upstream.outcome`) and whether it may be tried again:
 
-- leave a connection open behind it, however it ends: normally, by a caller who left, by cancellation;
+- no connection to a target: the next target gets it, since nothing was sent (RFC 9110, section 9.2.2);
+- a connection that had rested ends without a byte of an answer: once more on a fresh one, if the request has no body
+  and is idempotent. The upstream closed it while the request was on its way, and nobody can tell whether it was read;
+- anything else: never.
+
+It must never
+
+- leave a connection or a place behind it, however it ends: normally, by a caller who left, by cancellation;
 - let a caller's half-sent body look whole to the upstream, nor an upstream's half-sent answer whole to the caller;
 - count against the upstream what the caller did.
 
-The body goes up in a task of its own, so that an answer that comes before the body's end gets through (RFC 9112,
+A body goes up in a task of its own, so that an answer that comes before the body's end gets through (RFC 9112,
 section 9.3: a 413, say). A request without a body needs no task at all where the listener tells of departures.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.upstream.connection import UpstreamConnection, connect
@@ -29,107 +35,174 @@ from gateway.upstream.outcome import (
 from policies.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine
 
     from gateway.upstream.answer import AnswerReader
-    from gateway.upstream.balancer import Target
     from gateway.upstream.outcome import Receive, Scope, Send
+    from gateway.upstream.places import Places, Ticket
+    from gateway.upstream.pool import Pool
+    from gateway.upstream.request_head import RequestHead
     from policies.schema import Timeouts
 
-    Headers = list[tuple[bytes, bytes]]
-
 _LAST_CHUNK: Final = b"0\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class _RequestHead:
-    """The bytes of a request's head, and how its body follows."""
-
-    data: bytes
-    chunked: bool
-    has_body: bool
-
-
-def _request_head(method: str, target: bytes, headers: Headers, authority: bytes) -> _RequestHead:
-    """Raises ValueError where the bytes would say something else than was meant."""
-    lines = [b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target), b""]
-    has_host = chunked = has_body = False
-    for header in headers:
-        name, value = header
-        if name == b"host":
-            has_host = True
-        elif name == b"content-length":
-            has_body = bool(value.strip(b"0"))
-        elif name == b"transfer-encoding":
-            chunked = has_body = True
-        lines.append(b"%b: %b\r\n" % header)
-    if not has_host:
-        lines[1] = b"Host: %b\r\n" % authority
-    lines.append(b"Connection: close\r\n\r\n")
-    head = b"".join(lines)
-    # One look at the whole: a line break inside a name or value would split the request.
-    breaks = len(headers) + (3 if has_host else 4)
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head or b" " in target:
-        raise ValueError("a line break, NUL or space where none may be in the head of a request")
-    return _RequestHead(head, chunked, has_body)
+_QUEUE_FULL: Final = UpstreamFailure(
+    Reason.OVERLOADED, "The upstream has as many requests under way as it may have.", "the queue is full"
+)
+_NOT_IN_TIME: Final = UpstreamFailure(Reason.OVERLOADED, _QUEUE_FULL.detail, "no place came free in time")
 
 
 class Exchange:
     """One request on its way to one of the targets, and back."""
 
+    __slots__ = (
+        "_answer_due_at",
+        "_answer_status",
+        "_bytes_received",
+        "_bytes_sent",
+        "_connecting",
+        "_connection",
+        "_head",
+        "_left",
+        "_loop",
+        "_places",
+        "_pump",
+        "_pump_error",
+        "_receive",
+        "_send",
+        "_tell_of_departure",
+        "_ticket",
+        "_timeouts",
+        "_uploading",
+    )
+
     def __init__(
-        self, *, timeouts: Timeouts, loop: asyncio.AbstractEventLoop, scope: Scope, receive: Receive, send: Send
+        self,
+        places: Places,
+        head: RequestHead,
+        *,
+        timeouts: Timeouts,
+        loop: asyncio.AbstractEventLoop,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
+        self._places = places
+        self._head = head
         self._timeouts = timeouts
         self._loop = loop
-        self._scope = scope
         self._receive = receive
         self._send = send
         self._tell_of_departure: Callable[[Callable[[], None] | None], None] | None = scope.get(DEPARTURE_KEY)
+        self._ticket: Ticket | None = None
         self._connecting: asyncio.Task[UpstreamConnection] | None = None
         self._connection: UpstreamConnection | None = None
         self._pump: asyncio.Task[None] | None = None
         self._pump_error: BaseException | None = None
         self._uploading = False
         self._left = False
+        self._answer_due_at: float | None = None
         self._answer_status: int | None = None
         self._bytes_received = 0
         self._bytes_sent = 0
 
-    async def run(self, targets: Sequence[Target], target_bytes: bytes, headers: Headers) -> Outcome:
-        """Try the targets in turn until one is connected, then hand the request on, once."""
+    async def run(self) -> Outcome:
+        """Try the targets in turn until one is connected, then hand the request on."""
         if self._tell_of_departure is not None:
             self._tell_of_departure(self._caller_left)
         try:
-            failure: UpstreamFailure | None = None
-            for target in targets:
-                if self._left:
-                    return self._left_outcome()
-                target.pending += 1
-                try:
-                    opened = await self._open(target)
-                    if opened is None or self._left:
-                        return self._left_outcome()
-                    if isinstance(opened, UpstreamFailure):
-                        failure = opened  # nothing was sent, so that another target may get it (RFC 9110, 9.2.2)
-                        continue
-                    head = _request_head(self._scope["method"], target_bytes, headers, target.authority)
-                    return await self._converse(opened, head)
-                finally:
-                    target.pending -= 1
-            assert failure is not None  # noqa: S101  # an upstream has a target: the schema saw to that
-            return failure
+            return await self._try_targets()
         finally:
             if self._tell_of_departure is not None:
                 self._tell_of_departure(None)
             if self._pump is not None:
                 self._pump.cancel()
-            if self._connection is not None:
-                self._connection.abort()
 
-    async def _open(self, target: Target) -> UpstreamConnection | UpstreamFailure | None:
+    async def _try_targets(self) -> Outcome:
+        places = self._places
+        tried: list[Pool] = []
+        while True:
+            pool = places.take(self._loop.time(), tried)
+            if pool is None:
+                queued = await self._queue(tried)
+                if isinstance(queued, UpstreamFailure):
+                    return self._left_outcome() if self._left else queued
+                pool = queued
+            try:
+                outcome = await self._try(pool, tried)
+            finally:
+                self._let_go(pool)
+            if pool not in tried or len(tried) == len(places.pools):
+                return outcome
+
+    async def _queue(self, tried: list[Pool]) -> Pool | UpstreamFailure:
+        """Wait for a place."""
+        ticket = self._places.queue_up(self._loop, tried)
+        if ticket is None:
+            return _QUEUE_FULL
+        self._ticket = ticket
+        try:
+            return await ticket.turn or _NOT_IN_TIME
+        except asyncio.CancelledError:
+            self._places.withdraw(ticket)
+            raise
+        finally:
+            self._ticket = None
+
+    async def _try(self, pool: Pool, tried: list[Pool]) -> Outcome:
+        """Hand the request on to this target; where it can't be connected, it is one of those `tried`."""
+        if self._left:
+            return self._left_outcome()
+        connection = self._connection = pool.take()
+        if connection is not None:
+            outcome = await self._converse(connection, pool)
+            if not self._may_repeat(connection, outcome):
+                self._judge(pool, connection, outcome)
+                return outcome
+            connection.abort()
+            self._connection = None
+        opened = await self._open(pool)
+        if opened is None or self._left:
+            return self._left_outcome()
+        if isinstance(opened, UpstreamFailure):
+            pool.standing.failed(self._loop.time(), at_connecting=True)
+            tried.append(pool)
+            return opened
+        outcome = await self._converse(opened, pool)
+        self._judge(pool, opened, outcome)
+        return outcome
+
+    def _let_go(self, pool: Pool) -> None:
+        """Of the connection and of the place, however it went."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if self._uploading:
+                connection.abort()  # the rest of the body never came
+            pool.put_back(connection)
+        self._places.give_back(pool)
+
+    def _may_repeat(self, connection: UpstreamConnection, outcome: Outcome) -> bool:
+        """Whether a connection that had rested was at its end, and the request does no harm if it was read after all."""
+        return (
+            isinstance(outcome, UpstreamFailure)
+            and connection.used
+            and not connection.timed_out
+            and self._head.repeatable
+            and connection.reader is not None
+            and connection.reader.untouched
+        )
+
+    def _judge(self, pool: Pool, connection: UpstreamConnection, outcome: Outcome) -> None:
+        """What this says of the target. An upstream that ends before a slow caller's body does has done nothing wrong."""
+        if isinstance(outcome, Forwarded):
+            pool.standing.succeeded()
+        elif not isinstance(outcome, CallerLeft) and (connection.timed_out or not self._uploading):
+            pool.standing.failed(self._loop.time(), at_connecting=False)
+
+    async def _open(self, pool: Pool) -> UpstreamConnection | UpstreamFailure | None:
         """A connection, why there is none, or None when the caller left meanwhile."""
-        task = self._loop.create_task(self._dial(target))
+        target = pool.target
+        pool.make_room()
+        task = self._loop.create_task(self._dial(pool))
         self._connecting = task
         try:
             self._connection = connection = await task
@@ -155,22 +228,30 @@ class Exchange:
             self._connecting = None
         return connection
 
-    async def _dial(self, target: Target) -> UpstreamConnection:
+    async def _dial(self, pool: Pool) -> UpstreamConnection:
         async with asyncio.timeout(self._timeouts.connect):
-            return await connect(self._loop, target.host, target.port, target.tls)
+            return await connect(self._loop, pool.target)
 
-    async def _converse(self, connection: UpstreamConnection, head: _RequestHead) -> Outcome:
+    async def _converse(self, connection: UpstreamConnection, pool: Pool) -> Outcome:
+        head = self._head
         began_at = self._loop.time()
-        reader = connection.begin(head.data, to_head=self._scope["method"] == "HEAD")
-        self._uploading = head.has_body
-        if self._uploading or self._tell_of_departure is None:
-            self._pump = self._loop.create_task(self._upload(connection, chunked=head.chunked))
-            self._pump.add_done_callback(self._pump_ended)
-        if not await self._await_head(connection, reader):
+        reader = connection.begin(head.bytes_for(pool.target.authority), to_head=head.to_head)
+        if head.length != 0:
+            self._uploading = True
+            self._start_pump(self._upload(connection))
+        else:
+            self._answer_due_at = began_at + self._timeouts.response
+            if self._tell_of_departure is None and self._pump is None:
+                self._start_pump(self._watch())
+        while reader.head is None and reader.problem is None and not self._left:
+            # The upstream's time runs from the end of the request, and informational answers don't stretch it.
+            due_at = self._answer_due_at
+            await connection.news(None if due_at is None else max(0.0, due_at - self._loop.time()))
+        if self._left:
             return self._left_outcome()
         if reader.head is None:
             self._raise_pump_error()
-            return self._failure(connection, reader)
+            return _failure(connection, reader)
         seconds_to_head = self._loop.time() - began_at
         self._answer_status = status = reader.head.status
         answer_headers = inbound_response_headers(reader.head.headers)
@@ -180,22 +261,10 @@ class Exchange:
         if reader.complete:
             return Forwarded(status, self._bytes_sent, self._bytes_received, seconds_to_head)
         self._raise_pump_error()
-        failure = self._failure(connection, reader)
+        failure = _failure(connection, reader)
         return AnswerBroken(
             status, self._bytes_sent, self._bytes_received, seconds_to_head, failure.reason, failure.cause
         )
-
-    async def _await_head(self, connection: UpstreamConnection, reader: AnswerReader) -> bool:
-        """Whether the caller is still there when the head has come, or can't any more.
-
-        The upstream's time runs from the end of the request, and informational answers don't stretch it.
-        """
-        due_at: float | None = None
-        while reader.head is None and reader.problem is None and not self._left:
-            if due_at is None and not self._uploading:
-                due_at = self._loop.time() + self._timeouts.response
-            await connection.news(None if due_at is None else max(0.0, due_at - self._loop.time()))
-        return not self._left
 
     async def _send_body(self, connection: UpstreamConnection, reader: AnswerReader) -> bool:
         """Whether the caller is still there when the answer is complete or broken. Time spent on a slow caller doesn't count."""
@@ -213,31 +282,45 @@ class Exchange:
                 await connection.news(self._timeouts.idle)
         return not self._left
 
-    async def _upload(self, connection: UpstreamConnection, *, chunked: bool) -> None:
-        """Hand the body on at the upstream's pace; then, under a server that tells of nothing, wait for the caller to leave."""
+    async def _upload(self, connection: UpstreamConnection) -> None:
+        """Hand the body on at the upstream's pace."""
+        to_come = self._head.length
         while self._uploading:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 self._caller_left()
                 return
             body: bytes = message.get("body", b"")
+            more: bool = message.get("more_body", False)
             self._bytes_received += len(body)
-            if body and chunked:
-                connection.write(b"%x\r\n" % len(body), body, b"\r\n")
-            elif body:
+            if to_come is not None:
+                to_come -= len(body)
+                if to_come < 0 or (to_come and not more):  # on a shared connection it would run into the next request
+                    raise RuntimeError("The body of the request is not as long as its Content-Length")
                 connection.write(body)
-            if not message.get("more_body", False):
-                if chunked:
+            elif body:
+                connection.write(b"%x\r\n" % len(body), body, b"\r\n")
+            if not more:
+                if to_come is None:
                     connection.write(_LAST_CHUNK)
                 self._uploading = False
-                connection.wake()
+                self._answer_due_at = self._loop.time() + self._timeouts.response
+                connection.bound_wait(self._timeouts.response)
             await connection.room(self._timeouts.idle)
             if connection.lost:
                 return
         if self._tell_of_departure is None:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-            self._caller_left()
+            await self._watch()
+
+    async def _watch(self) -> None:
+        """Under a server that tells of no departures: wait for the caller to leave."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._caller_left()
+
+    def _start_pump(self, work: Coroutine[None, None, None]) -> None:
+        self._pump = self._loop.create_task(work)
+        self._pump.add_done_callback(self._pump_ended)
 
     def _pump_ended(self, pump: asyncio.Task[None]) -> None:
         if not pump.cancelled() and pump.exception() is not None and self._connection is not None:
@@ -251,6 +334,8 @@ class Exchange:
 
     def _caller_left(self) -> None:
         self._left = True
+        if self._ticket is not None:
+            self._places.leave(self._ticket)
         if self._connecting is not None:
             self._connecting.cancel()
         if self._connection is not None:
@@ -259,11 +344,12 @@ class Exchange:
     def _left_outcome(self) -> CallerLeft:
         return CallerLeft(self._answer_status, self._bytes_sent, self._bytes_received)
 
-    def _failure(self, connection: UpstreamConnection, reader: AnswerReader) -> UpstreamFailure:
-        cause = reader.problem or "the answer ended early"
-        if connection.timed_out:
-            return UpstreamFailure(Reason.UPSTREAM_TIMEOUT, "The upstream did not answer in time.", cause)
-        return UpstreamFailure(Reason.UPSTREAM_PROTOCOL_ERROR, "The upstream did not answer as HTTP asks.", cause)
+
+def _failure(connection: UpstreamConnection, reader: AnswerReader) -> UpstreamFailure:
+    cause = reader.problem or "the answer ended early"
+    if connection.timed_out:
+        return UpstreamFailure(Reason.UPSTREAM_TIMEOUT, "The upstream did not answer in time.", cause)
+    return UpstreamFailure(Reason.UPSTREAM_PROTOCOL_ERROR, "The upstream did not answer as HTTP asks.", cause)
 
 
 def _being_cancelled() -> bool:

@@ -1,53 +1,110 @@
 """The upstreams of one configuration: by name, a request goes to one of an upstream's targets and its answer comes back.
 
-It must never let two requests share a connection, a header or a cookie: there is nothing here that outlives a request
-but the count of those under way.
+It must never let two callers share a header or a cookie, nor a connection before the one has had his whole answer:
+what outlives a request are connections at rest and counts, and neither knows of anybody.
+
+A reload makes new `Upstreams` and may let them have what stays as it was: `Upstreams(config, predecessor=old)`, and once
+the new configuration is in force `await old.aclose(successor=new)`. Requests under way finish where they began.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.upstream.balancer import Balancer, parse_target
+from gateway.upstream.balancer import Balancer
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.headers import HeaderRules
+from gateway.upstream.health import HealthChecks
 from gateway.upstream.outcome import request_target
+from gateway.upstream.places import Places
+from gateway.upstream.pool import Pool
+from gateway.upstream.request_head import request_head
+from gateway.upstream.target import parse_target
+from gateway.upstream.tls import client_tls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from gateway.upstream.outcome import Outcome, Receive, Scope, Send
-    from policies.schema import Timeouts, Upstream
+    from policies.schema import Upstream
 
 
-def default_tls() -> ssl.SSLContext:
-    """The system's certificate authorities; only HTTP/1.1 is offered, since nothing else is spoken here."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+@dataclass(frozen=True, slots=True)
+class TargetState:
+    """How one target stands: requests under way, connections at rest, and whether it is sent anything."""
+
+    target: str
+    pending: int
+    idle: int
+    admitted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamState:
+    """How one upstream stands."""
+
+    targets: tuple[TargetState, ...]
+    queued: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    balancer: Balancer
-    timeouts: Timeouts
+    settings: Upstream
+    places: Places
     rules: HeaderRules
+    health: HealthChecks | None
 
 
 class Upstreams:
-    """Every upstream that gateway.yaml names, ready to be asked. Raises ValueError for a target or header that can't be."""
+    """Every upstream that gateway.yaml names, ready to be asked.
+
+    Raises ValueError for a target, header or file of certificates that can't be used.
+    """
 
     def __init__(
-        self, upstreams: Mapping[str, Upstream], *, make_tls: Callable[[], ssl.SSLContext] = default_tls
+        self,
+        upstreams: Mapping[str, Upstream],
+        *,
+        predecessor: Upstreams | None = None,
     ) -> None:
-        self._ready = {name: self._make_ready(upstream, make_tls) for name, upstream in upstreams.items()}
+        kept: Mapping[str, _Ready] = {} if predecessor is None else predecessor._ready  # noqa: SLF001 -- its own kind
+        self._ready: Mapping[str, _Ready] = {
+            name: kept[name] if name in kept and _is_unchanged(kept[name].settings, upstream) else _make_ready(upstream)
+            for name, upstream in upstreams.items()
+        }
 
     def rules(self, upstream: str) -> HeaderRules:
         """What `outbound_request_headers` needs to know of this upstream."""
         return self._ready[upstream].rules
+
+    def state(self, upstream: str) -> UpstreamState:
+        """How it stands now, for people and metrics."""
+        places = self._ready[upstream].places
+        now = asyncio.get_running_loop().time()
+        return UpstreamState(
+            tuple(
+                TargetState(pool.target.url, pool.pending, pool.idle, pool.standing.admits(now))
+                for pool in places.pools
+            ),
+            places.queued,
+        )
+
+    def start(self) -> None:
+        """Begin the active checks that are asked for; where they run already, they go on."""
+        for ready in self._ready.values():
+            if ready.health is not None:
+                ready.health.start()
+
+    async def aclose(self, *, successor: Upstreams | None = None) -> None:
+        """End the checks and the connections at rest, all but what the successor has taken over."""
+        kept = set() if successor is None else {id(ready) for ready in successor._ready.values()}  # noqa: SLF001
+        for ready in self._ready.values():
+            if id(ready) not in kept:
+                ready.places.close()
+                if ready.health is not None:
+                    await ready.health.stop()
 
     async def forward(
         self,
@@ -65,14 +122,39 @@ class Upstreams:
         goes into the request line; left out, it is the one that came, byte for byte.
         """
         ready = self._ready[upstream]
+        head = request_head(scope["method"], request_target(scope) if target is None else target, headers)
         exchange = Exchange(
-            timeouts=ready.timeouts, loop=asyncio.get_running_loop(), scope=scope, receive=receive, send=send
+            ready.places,
+            head,
+            timeouts=ready.settings.timeouts,
+            loop=asyncio.get_running_loop(),
+            scope=scope,
+            receive=receive,
+            send=send,
         )
-        return await exchange.run(ready.balancer.order(), request_target(scope) if target is None else target, headers)
+        return await exchange.run()
 
-    @staticmethod
-    def _make_ready(upstream: Upstream, make_tls: Callable[[], ssl.SSLContext]) -> _Ready:
-        # Making a context reads hundreds of certificates: once per upstream, never per request.
-        tls = make_tls() if any(target.startswith("https:") for target in upstream.targets) else None
-        targets = [parse_target(target, tls) for target in upstream.targets]
-        return _Ready(Balancer(targets), upstream.timeouts, HeaderRules.of(upstream))
+
+def _make_ready(upstream: Upstream) -> _Ready:
+    # Making a context reads hundreds of certificates: once per upstream, never per request.
+    tls = client_tls(upstream.tls) if any(target.startswith("https:") for target in upstream.targets) else None
+    pools = [
+        Pool(
+            parse_target(target, tls, upstream.tls.server_name),
+            max_connections=upstream.max_connections,
+            keepalive_seconds=upstream.keepalive,
+        )
+        for target in upstream.targets
+    ]
+    return _Ready(
+        upstream,
+        # A request that waits for a place has no connection yet, so that it is the same bound.
+        Places(Balancer(pools), queue=upstream.queue, queue_seconds=upstream.timeouts.connect),
+        HeaderRules.of(upstream),
+        HealthChecks(pools, upstream.health) if upstream.health.path else None,
+    )
+
+
+def _is_unchanged(old: Upstream, new: Upstream) -> bool:
+    """Whether everything may stay. Files of certificates are read anew, since a reload is how they are rotated."""
+    return old == new and not (new.tls.ca or new.tls.certificate or new.tls.key)

@@ -28,6 +28,11 @@ FRAMING: Final = frozenset({
 GATEWAY_OWN: Final = frozenset({"x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"})
 
 LONGEST_CONNECT_SECONDS: Final = 600.0
+LONGEST_KEEPALIVE_SECONDS: Final = 60.0
+SHORTEST_HEALTH_SECONDS: Final = 0.1
+_SERVER_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
+_PATH: Final = re.compile(r"/[\x21\x22\x24-\x7e]*", re.ASCII)
+"""Visible, and without a fragment."""
 
 
 def check(draft: Draft, findings: Findings) -> None:
@@ -45,6 +50,9 @@ def check(draft: Draft, findings: Findings) -> None:
         _targets(draft, name, findings)
         _timeouts(draft, name, findings)
         _headers(draft, name, findings)
+        _pooling(draft, name, findings)
+        _tls(draft, name, findings)
+        _health(draft, name, findings)
     _unused(draft, findings)
 
 
@@ -154,6 +162,69 @@ def _headers(draft: Draft, name: str, findings: Findings) -> None:
                 draft.positions.value("upstreams", name, "headers", header),
                 f"the value of {quoted(header)} has {reason}",
             )
+
+
+def _pooling(draft: Draft, name: str, findings: Findings) -> None:
+    upstream = draft.config.upstreams[name]
+    if not 0 <= upstream.keepalive <= LONGEST_KEEPALIVE_SECONDS:
+        findings.error(
+            "out-of-range",
+            draft.positions.value("upstreams", name, "keepalive"),
+            "'keepalive' must be between 0s and 1m, and shorter than the upstream's own limit",
+        )
+
+
+def _tls(draft: Draft, name: str, findings: Findings) -> None:
+    upstream = draft.config.upstreams[name]
+    tls, where = upstream.tls, ("upstreams", name, "tls")
+    if tls.key is not None and tls.certificate is None and not draft.is_lost(*where, "certificate"):
+        findings.error(
+            "missing-key", draft.positions.key(*where, "key"), "a 'key' without a 'certificate' proves nothing"
+        )
+    for key in ("ca", "certificate", "key"):
+        if getattr(tls, key) == "":
+            findings.error(
+                "missing-value", draft.positions.value(*where, key), f"'{key}' must name a file, or be left out"
+            )
+    if tls.server_name is not None and not _SERVER_NAME.fullmatch(tls.server_name):
+        findings.error(
+            "bad-name",
+            draft.positions.value(*where, "server_name"),
+            f"{quoted(tls.server_name)} is not the name of a server",
+        )
+    if not tls.verify:
+        findings.warning(
+            "tls-not-verified",
+            draft.positions.value(*where, "verify"),
+            "with 'verify: false' anybody between here and the upstream can answer in its place and read every token",
+        )
+        if tls.ca is not None:
+            findings.error(
+                "contradiction",
+                draft.positions.key(*where, "ca"),
+                "'ca' has no effect with 'verify: false'; remove one",
+            )
+    is_https = any(target.lower().startswith("https:") for target in upstream.targets)
+    if tls != type(tls)() and not is_https and draft.is_whole("upstreams", name, "targets"):
+        findings.warning(
+            "no-effect", draft.positions.key(*where), f"'tls' has no effect: no target of {quoted(name)} is https"
+        )
+
+
+def _health(draft: Draft, name: str, findings: Findings) -> None:
+    health, where = draft.config.upstreams[name].health, ("upstreams", name, "health")
+    if health.path and not _PATH.fullmatch(health.path):
+        findings.error(
+            "bad-path",
+            draft.positions.value(*where, "path"),
+            f"{quoted(health.path)} is not a path; it begins with '/' and holds no blanks",
+        )
+    elif not health.path and draft.is_given(*where, "interval") and not draft.is_lost(*where, "path"):
+        findings.warning(
+            "no-effect", draft.positions.key(*where, "interval"), "'interval' has no effect without a 'path' to ask for"
+        )
+    if health.interval < SHORTEST_HEALTH_SECONDS:
+        findings.error("out-of-range", draft.positions.value(*where, "interval"), "'interval' must be at least 100ms")
 
 
 def upstream_names(draft: Draft) -> str:

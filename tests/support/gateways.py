@@ -16,8 +16,7 @@ from gateway.upstream.outcome import DEPARTURE_KEY, AnswerBroken, UpstreamFailur
 from policies.reasons import ANSWERS
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from gateway.listener_cycle import App
     from gateway.listener_head import ListenerLimits
@@ -34,11 +33,9 @@ class Forwarding:
         *,
         identity: Sequence[tuple[bytes, bytes]] = (),
         trusted_proxies: Sequence[str] = (),
-        make_tls: Callable[[], ssl.SSLContext] | None = None,
         tells_of_departures: bool = True,
     ) -> None:
-        tls = {} if make_tls is None else {"make_tls": make_tls}
-        self.upstreams = Upstreams({"api": upstream}, **tls)
+        self.upstreams = Upstreams({"api": upstream})
         self.identity = identity
         self.trusted = TrustedProxies(trusted_proxies)
         self.tells_of_departures = tells_of_departures
@@ -118,3 +115,5 @@ async def listening(
         if server.server_state.tasks:
             _, still_running = await asyncio.wait(server.server_state.tasks, timeout=5)
             assert not still_running, "a request outlived its connection"
+        if isinstance(app, Forwarding):
+            await app.upstreams.aclose()

@@ -14,13 +14,25 @@ if TYPE_CHECKING:
 
 
 class Visit:
-    """One connection to the upstream: what came, and how it ended."""
+    """One request to the upstream, or a connection without any: what came, and how the connection ended.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    `connection` counts the connections, so that visits with the same number came through the same one.
+    """
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        connection: int,
+        closed: asyncio.Event,
+        received: bytes = b"",
+    ) -> None:
         self.reader = reader
         self.writer = writer
-        self.received = b""
-        self.closed = asyncio.Event()
+        self.connection = connection
+        self.received = received
+        self.closed = closed
 
     async def read(self, count: int = 65536) -> bytes:
         """The next bytes; empty at the end. A reset counts as the end."""
@@ -48,9 +60,17 @@ class Visit:
                 break
         return self.received
 
-    async def until_closed(self) -> None:
-        while await self.read():
-            pass
+    async def next(self) -> Visit | None:
+        """The next request of this connection, once it begins; None where the connection ends."""
+        while b"\r\n\r\n" not in self.received or not self._complete((await self.head()).lower()):
+            if not await self.read():
+                return None
+        whole = self.received
+        data = await self.read()
+        self.received = whole
+        if not data:
+            return None
+        return Visit(self.reader, self.writer, connection=self.connection, closed=self.closed, received=data)
 
     async def say(self, data: bytes) -> None:
         if self.writer.transport.is_closing():  # where uvloop raises a RuntimeError
@@ -84,11 +104,12 @@ class Visit:
 
 
 class ScriptedUpstream:
-    """Runs the script for each connection, then waits for the other side to close unless the script did."""
+    """Runs the script for each request, on the connection it comes on, until either side closes that."""
 
     def __init__(self, script: Callable[[Visit], Awaitable[None]]) -> None:
         self.script = script
         self.visits: list[Visit] = []
+        self.connections = 0
         self.address = ("127.0.0.1", 0)
         self._arrived = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,7 +119,7 @@ class ScriptedUpstream:
         return f"http://127.0.0.1:{self.address[1]}"
 
     async def visit(self, number: int = 0) -> Visit:
-        """The connection of this number, once it is there."""
+        """The visit of this number, once it is there."""
         async with self._arrived:
             await asyncio.wait_for(self._arrived.wait_for(lambda: len(self.visits) > number), 10)
         return self.visits[number]
@@ -118,18 +139,21 @@ class ScriptedUpstream:
                 raise outcome
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        visit = Visit(reader, writer)
-        async with self._arrived:
-            self.visits.append(visit)
-            self._arrived.notify_all()
+        self.connections += 1
+        visit: Visit | None = Visit(reader, writer, connection=self.connections, closed=asyncio.Event())
+        assert visit is not None
+        closed = visit.closed
         try:
-            await self.script(visit)
-            if not writer.is_closing():
-                await visit.until_closed()
+            while visit is not None:
+                async with self._arrived:
+                    self.visits.append(visit)
+                    self._arrived.notify_all()
+                await self.script(visit)
+                visit = None if writer.is_closing() else await visit.next()
         except (ConnectionResetError, BrokenPipeError):
-            visit.closed.set()
+            return
         finally:
-            visit.closed.set()
+            closed.set()
             writer.close()
 
 

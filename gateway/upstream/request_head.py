@@ -1,0 +1,76 @@
+"""The bytes of a request's head, made of parts that are final; it refuses what would say something else than was meant.
+
+A connection carries more than one request, so that a head which could be read in two ways, or frames its body twice,
+would decide about somebody else's request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""RFC 9110, section 9.2.2."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """Everything but a `Host` that names the target. `length` is that of the body, None where it goes in chunks."""
+
+    request_line: bytes
+    fields: bytes
+    names_host: bool
+    length: int | None
+    to_head: bool
+    repeatable: bool
+
+    def bytes_for(self, authority: bytes) -> bytes:
+        """What is sent to the target of this authority."""
+        if self.names_host:
+            return self.request_line + self.fields
+        return b"%bHost: %b\r\n%b" % (self.request_line, authority, self.fields)
+
+
+def request_head(method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
+    """Raises ValueError where the bytes would say something else than was meant."""
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    names_host = False
+    framings = 0
+    length: int | None = 0
+    for name, value in headers:
+        if name == b"host":
+            names_host = True
+        elif name == b"content-length":
+            framings += 1
+            length = _length(value)
+        elif name == b"transfer-encoding":
+            framings += 1
+            length = None
+    if framings > 1:
+        raise ValueError("the request is framed twice")
+    lines.append(b"\r\n")
+    fields = b"".join(lines)
+    request_line = b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target)
+    # One look at the whole: a line break inside a name or value would split the request.
+    breaks = len(lines)
+    if (
+        fields.count(b"\n") != breaks
+        or fields.count(b"\r") != breaks
+        or request_line.count(b"\n") + request_line.count(b"\r") != 2
+        or request_line.count(b" ") != 2
+        or b"\0" in fields
+        or b"\0" in request_line
+    ):
+        raise ValueError("a line break, NUL or space where none may be in the head of a request")
+    return RequestHead(
+        request_line, fields, names_host, length, method == "HEAD", length == 0 and method in _IDEMPOTENT
+    )
+
+
+def _length(value: bytes) -> int:
+    if not value.isdigit():
+        raise ValueError("the length of the body can't be read")
+    return int(value)
