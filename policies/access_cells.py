@@ -7,7 +7,8 @@ Why it is enough. Let the old table judge a request by O and the new one by N, a
 O and N both match, with the request's own length. Whatever else matches M matches the request, too, and lost there to
 O or N; so O and N also win at M. Hence one request for each meeting of an old route with a new one shows everything,
 and where both are unchanged, O is as specific as N and the answer is the same. A `/**` is taken once per length. Each
-meeting is asked with and without a final slash, and in another case, because routes compare spellings differently.
+meeting is asked with and without a final slash, and whole in another case, because routes compare spellings differently;
+a request of which only a part is respelled is judged no more kindly than these (P1), and is not tried.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ import yaml
 from policies.json_schema import json_schema
 from policies.schema import Cache, Config, Model, Server
 
-EXAMPLE = (Path(__file__).parents[2] / "docs" / "example.gateway.yaml").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = (ROOT / "docs" / "example.gateway.yaml").read_text(encoding="utf-8")
 
 
 def problems(schema: dict[str, Any], value: Any, whole: dict[str, Any], where: str = "$") -> list[str]:
@@ -94,3 +95,22 @@ def test_the_json_schema_has_every_key_and_shows_each_default_as_it_is_written()
     assert schema["$defs"][Cache.__name__]["properties"]["max_entries"]["default"] == 100_000
     assert schema["properties"]["database"]["default"] == "sqlite:///gateway.db"
     json.dumps(schema)
+
+
+SHIPPED = {"gateway.yaml": "docs/gateway.schema.json", "docs/example.gateway.yaml": "gateway.schema.json"}
+
+
+def test_the_committed_schema_is_the_one_of_this_version() -> None:
+    committed = (ROOT / "docs" / "gateway.schema.json").read_text(encoding="utf-8")
+
+    assert json.loads(committed) == json_schema(), "write it anew: gateway schema > docs/gateway.schema.json"
+
+
+@pytest.mark.parametrize(("file", "schema"), SHIPPED.items())
+def test_every_shipped_configuration_names_the_schema_in_its_first_line_and_fits_it(file: str, schema: str) -> None:
+    path = ROOT / file
+    text = path.read_text(encoding="utf-8")
+
+    assert text.splitlines()[0] == f"# yaml-language-server: $schema={schema}"
+    assert (path.parent / schema).resolve() == ROOT / "docs" / "gateway.schema.json"
+    assert judged(text) == []
