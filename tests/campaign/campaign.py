@@ -1,0 +1,280 @@
+"""Random lives under bad delivery, against the oracle: what the ledger opens is always something that Stripe's truth
+opened since the gateway last looked, and after a reconcile it is Stripe's truth.
+
+The first is the safety of everyone at every step: of each Stripe customer it is known which state of the world the
+gateway has surely seen (an event about it was answered with "synced", or a reconcile ended); what it opens now must
+follow from that state or a later one, at the present time. So nobody is let in whom Stripe's truth plus leeway refuses,
+and nobody is refused whom every such state admits. The second holds for the whole future, too: right after a reconcile
+the facts must close at exactly the seconds at which the oracle says that they close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from admin.simulator.faults import ApiFault, ApiKind
+from admin.stripe.webhook import Reception
+from tests.campaign.house import DAY, EVERYBODY, HOUR, House, opened_house
+from tests.campaign.lives import Lives
+from tests.campaign.wires import Shape
+from tests.support.oracle import rank_at
+
+if TYPE_CHECKING:
+    from admin.simulator.entities import Event
+    from admin.simulator.thin import Payload
+    from policies.entitlement import Entitlement
+
+LIVES_A_WORLD: Final = 10
+ROUNDS: Final = 30
+"""Each is at least one step in each life."""
+
+_SHAPES: Final[tuple[Shape, ...]] = ("period on the item", "period on the subscription", "both")
+_PAYLOADS: Final[tuple[Payload, ...]] = ("snapshot", "thin", "both")
+_API_FAULTS: Final[tuple[ApiKind, ...]] = ("429", "500", "lost_answer", "stale")
+_LULLS: Final = (60, HOUR, 6 * HOUR, DAY, 3 * DAY, 8 * DAY, 20 * DAY)
+_LONGEST_DEAFNESS: Final = 28 * DAY
+"""Stripe lists events for thirty days: a gateway that read none for longer has lost what it never heard of."""
+
+
+class DisagreementError(AssertionError):
+    """Product and oracle differ. The message holds the seed and the diary."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a campaign has seen, so that one that saw nothing doesn't pass for a good one."""
+
+    lives: int = 0
+    steps: int = 0
+    checks: int = 0
+    probes: int = 0
+    reconciles: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    cut_off: int = 0
+    overtaken: int = 0
+    restarts: int = 0
+    faults: int = 0
+    admitted: int = 0
+
+    def add(self, other: Tally) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{getattr(self, name)} {name.replace('_', ' ')}" for name in self.__slots__)
+
+
+@dataclass(slots=True)
+class World:
+    """One house with its lives, on its way through `ROUNDS` rounds."""
+
+    house: House
+    chance: random.Random
+    seed: int
+    lives: Lives
+    tally: Tally = field(default_factory=Tally)
+    surely_seen: dict[str, int] = field(default_factory=dict)
+    stale_since: bool = False
+    caught_up_at: float = 0.0
+
+    async def run(self, rounds: int) -> None:
+        """All of it; raises DisagreementError."""
+        self.tally.lives += len(self.lives.names)
+        self.caught_up_at = self.house.clock()
+        for _ in range(rounds):
+            for name in self.lives.names:
+                await self.lives.step(name)
+                self.tally.steps += 1
+                await self._trouble(name)
+                await self._post(self.chance.randrange(3))
+                await self._check([name])
+            lull = self.chance.choice(_LULLS)
+            if self.house.clock() + lull > self.caught_up_at + _LONGEST_DEAFNESS:
+                await self._reconcile()
+            for _ in range(hops := self.chance.choice([1, 1, 3])):
+                self._pass_time(lull / hops)
+                await self._post(self.chance.randrange(4))
+                await self._check(self.lives.names)
+            await self._background()
+        await self._reconcile()
+
+    # What goes wrong
+
+    async def _trouble(self, name: str) -> None:
+        chance = self.chance.random()
+        if chance < 0.05:
+            kind = self.chance.choice(_API_FAULTS)
+            self.stale_since = self.stale_since or kind == "stale"
+            self._fault(kind)
+        elif chance < 0.07:
+            self.tally.faults += 1
+            self.house.wire.cut = self.chance.randrange(1, 5)
+        elif chance < 0.09:
+            await self._restart()
+        elif chance < 0.13:
+            await self._overtake(name)
+
+    def _fault(self, kind: ApiKind) -> None:
+        self.tally.faults += 1
+        self.lives.said.append(f"Stripe: {kind}")
+        self.house.simulator.world.faults.api.append(ApiFault(kind, self.chance.randrange(1, 6)))
+
+    async def _restart(self) -> None:
+        self.tally.restarts += 1
+        self.lives.said.append("the gateway is restarted")
+        await self.house.restart()
+
+    async def _overtake(self, name: str) -> None:
+        """One process fetches and stalls; the world moves on and another process looks; the first wakes up."""
+        waiting = [event for event in self.house.mail if event.type.startswith("customer.subscription.")]
+        if not waiting:
+            return
+        house = self.house
+        self.tally.overtaken += 1
+        self.lives.said.append(f"a look stalls over {waiting[-1].type}")
+        house.wire.hold = 1
+        stalled = asyncio.create_task(house.receive(house.bodies(waiting[-1])[0]))
+        while not house.wire.held and not stalled.done():  # noqa: ASYNC110 -- it is the other side that moves
+            await asyncio.sleep(0.0005)
+        house.wire.hold = 0
+        before = house.sync, house.verify
+        house._wire_up()  # a second process over the same ledger
+        await house.catalog.load()
+        await self.lives.step(name)
+        await self._post(3)
+        house.wire.let_go()
+        await stalled
+        for component in before:
+            await component.aclose()
+
+    async def _post(self, most: int) -> None:
+        """Some of what waits arrives, in any order: dropped, doubled, cut off half-way, or whole."""
+        mail = self.house.mail
+        for _ in range(min(most, len(mail))):
+            event = mail.pop(self.chance.randrange(max(0, len(mail) - 12), len(mail)))
+            fate = self.chance.random()
+            if fate < 0.2:
+                self.tally.dropped += 1
+                continue
+            for body in self.house.bodies(event):
+                if fate < 0.35:
+                    await self._cut_off(body)
+                elif fate < 0.45:
+                    verdicts = await asyncio.gather(*(self.house.receive(body) for _ in range(3)))
+                    assert {verdict.status for verdict in verdicts} == {200}, verdicts
+                    self.tally.delivered += 3
+                else:
+                    await self._arrive(event, body)
+
+    async def _arrive(self, event: Event, body: bytes) -> None:
+        verdict = await self.house.receive(body)
+        assert verdict.status == 200, verdict
+        self.tally.delivered += 1
+        self.lives.said.append(f"{event.type} {event.id} arrives: {verdict.reception} {verdict.detail}")
+        payer = event.object.get("customer") or event.object["id"]
+        if verdict.reception is Reception.PROCESSED and verdict.detail == "synced" and not self.stale_since:
+            self.surely_seen[payer] = len(self.house.chronicle.states.get(payer, [()])) - 1
+
+    async def _cut_off(self, body: bytes) -> None:
+        self.tally.cut_off += 1
+        task = asyncio.create_task(self.house.receive(body))
+        for _ in range(self.chance.randrange(40)):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+
+    def _pass_time(self, seconds: float) -> None:
+        self.house.advance(seconds)
+        self.lives.said.append(f"{self.house.clock():.0f} time passed")
+
+    async def _background(self) -> None:
+        """The process is up for a while, or is not."""
+        chance = self.chance.random()
+        if chance < 0.3:
+            await self.house.worker.run_once()
+        elif chance < 0.4:
+            await self.house.edges.run_once()
+        elif chance < 0.5:
+            await self.house.events.run_once()
+        elif chance < 0.65:
+            await self._reconcile()
+
+    # What must hold
+
+    async def _reconcile(self) -> None:
+        self.tally.reconciles += 1
+        self.lives.said.append("reconcile")
+        await self.house.reconcile(with_a_night=self.stale_since)
+        self.stale_since = False
+        self.caught_up_at = self.house.clock()
+        for payer, states in self.house.chronicle.states.items():
+            self.surely_seen[payer] = len(states) - 1
+        counts = await self.house.inbox.counts(self.house.pair)
+        if set(counts) - {"done", "ignored"}:
+            raise self._disagreement(f"after a reconcile events are left: {counts}")
+        await self._check(self.lives.names)
+        for entitlement in await self.house.entitlements(self.lives.names):
+            self._check_future(entitlement.facts.customer, entitlement)
+
+    async def _check(self, names: tuple[str, ...] | list[str]) -> None:
+        now = self.house.clock()
+        for entitlement in await self.house.entitlements(names):
+            name = entitlement.facts.customer
+            self.tally.checks += 1
+            rank = entitlement.at(now).rank
+            self.tally.admitted += rank > EVERYBODY
+            possible = self._possible(name, now)
+            if rank not in possible:
+                raise self._disagreement(
+                    f"{name} has rank {rank} at {now:.0f}, the oracle knows only {sorted(possible)}", entitlement
+                )
+
+    def _possible(self, name: str, moment: float) -> set[int]:
+        """Every rank that follows from states of the world which the gateway may have seen last."""
+        found = {EVERYBODY}
+        for payer in self.lives.payers[name]:
+            states = self.house.chronicle.states.get(payer, [()])
+            seen = 0 if self.stale_since else self.surely_seen.get(payer, 0)
+            ranks = {rank_at(openings, moment, EVERYBODY) for openings in states[seen:]}
+            found = {max(one, other) for one in found for other in ranks}
+        return found
+
+    def _check_future(self, name: str, entitlement: Entitlement) -> None:
+        openings = tuple(
+            opening
+            for payer in self.lives.payers[name]
+            for opening in self.house.chronicle.states.get(payer, [()])[-1]
+        )
+        now = self.house.clock()
+        ends = {opening.until for opening in openings if opening.until != float("inf")} | set(entitlement.edges)
+        for moment in sorted({now, *(end + off for end in ends for off in (-1, 0))}):
+            if moment < now:
+                continue
+            self.tally.probes += 1
+            mine, theirs = entitlement.at(moment).rank, rank_at(openings, moment, EVERYBODY)
+            if mine != theirs:
+                raise self._disagreement(
+                    f"{name} would have rank {mine} at {moment:.0f}, the oracle says {theirs} (now {now:.0f})",
+                    entitlement,
+                )
+
+    def _disagreement(self, what: str, entitlement: Entitlement | None = None) -> DisagreementError:
+        facts = "" if entitlement is None else f"\nfacts: {entitlement.facts}"
+        diary = "\n".join(self.lives.said[-60:])
+        return DisagreementError(f"seed {self.seed}: {what}{facts}\n{diary}")
+
+
+async def run_world(seed: int, url: str, *, lives: int = LIVES_A_WORLD, rounds: int = ROUNDS) -> Tally:
+    """One world from beginning to end over the migrated, empty ledger at `url`."""
+    chance = random.Random(seed)
+    async with opened_house(url) as house:
+        house.wire.shape = _SHAPES[seed % 3]
+        house.simulator.webhooks.payload = _PAYLOADS[(seed // 3) % 3]
+        names = tuple(f"customer-{number}" for number in range(lives))
+        world = World(house, chance, seed, Lives(house, names, chance))
+        await world.run(rounds)
+    return world.tally

@@ -1,0 +1,105 @@
+"""Tells the oracle what happened in the simulated world, from its books: bills, payments, failures, pauses and ends.
+
+It must never pass on a subscription's status or anything rendered for the wire: those are what the oracle is to judge.
+After each step it keeps what was open to each payer, so that a later answer can be held against every state of the
+world that the gateway may have seen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.support.oracle import Bought, Leniency, Opening, Oracle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from admin.simulator import Simulator
+    from admin.simulator.entities import Event, Invoice, Subscription
+
+
+class Chronicle:
+    """Listens in on one simulator, from its beginning. `then` is told of every event afterwards."""
+
+    def __init__(
+        self, simulator: Simulator, leniency: Leniency, ranks: Mapping[str, int], then: Callable[[Event], None]
+    ) -> None:
+        self._world = simulator.world
+        self._then = then
+        self.oracle = Oracle(leniency, ranks)
+        self._touched: set[str] = set()
+        self.states: dict[str, list[tuple[Opening, ...]]] = {}
+        """Of each payer: what was open after each step in which something happened, oldest first."""
+        self._world.journal.on_event = self._hear
+        # A charge that fails by itself and one that somebody asked for say the same event; only the first is a default.
+        self._after_failure = self._world.billing._after_failure
+        self._world.billing._after_failure = self._collection_failed  # type: ignore[method-assign]
+
+    def keep(self) -> None:
+        """The step is over: nobody could look in between, from now on anybody can."""
+        for payer in sorted(self._touched):
+            for subscription in self._world.store.subscriptions_of(payer):
+                self._note_sale(subscription)
+            openings = self.oracle.openings(payer)
+            kept = self.states.setdefault(payer, [()])
+            if kept[-1] != openings:
+                kept.append(openings)
+        self._touched.clear()
+
+    def _hear(self, event: Event) -> None:
+        about, store = event.object, self._world.store
+        if event.type == "customer.deleted":
+            self.oracle.payer_gone(about["id"])
+            self._touched.add(about["id"])
+        elif event.type.startswith("customer.subscription."):
+            self._hear_of_subscription(event.type, store.subscriptions[about["id"]])
+        elif event.type.startswith("invoice."):
+            self._hear_of_invoice(event.type, store.invoices[about["id"]])
+        self._then(event)
+
+    def _hear_of_subscription(self, kind: str, subscription: Subscription) -> None:
+        self._touched.add(subscription.customer)
+        on_credit = subscription.trial_end is not None or subscription.collection_method == "send_invoice"
+        self.oracle.agreed(subscription.id, subscription.customer, on_credit=on_credit)
+        match kind:
+            case "customer.subscription.deleted":
+                self.oracle.ended(subscription.id)
+            case "customer.subscription.paused":
+                self.oracle.paused(subscription.id)
+            case "customer.subscription.resumed":
+                self.oracle.resumed(subscription.id)
+            case _:
+                pass
+
+    def _hear_of_invoice(self, kind: str, invoice: Invoice) -> None:
+        self._touched.add(invoice.customer)
+        self.oracle.agreed(invoice.subscription, invoice.customer)
+        match kind:
+            case "invoice.finalized":
+                self.oracle.billed(invoice.subscription, invoice.id, invoice.created, invoice.due_date)
+            case "invoice.paid":
+                self.oracle.paid(invoice.subscription, invoice.id)
+            case "invoice.voided":
+                self.oracle.voided(invoice.subscription, invoice.id)
+            case "invoice.marked_uncollectible":
+                self.oracle.written_off(invoice.subscription, invoice.id)
+            case "invoice.overdue":
+                self.oracle.not_collected(invoice.subscription, given_up=False)
+            case _:
+                pass
+
+    def _collection_failed(self, invoice: Invoice) -> None:
+        settings = self._world.billing.settings
+        if invoice.auto_advance:
+            last = invoice.attempts > len(settings.retry_days)
+            self.oracle.not_collected(
+                invoice.subscription, given_up=last and settings.after_final_failure == "unpaid"
+            )
+        self._touched.add(invoice.customer)
+        self._after_failure(invoice)
+
+    def _note_sale(self, subscription: Subscription) -> None:
+        bought = tuple(
+            Bought(item.price, item.quantity, item.period_start, item.period_end) for item in subscription.items
+        )
+        self.oracle.sold(subscription.id, bought, subscription.cancel_at)

@@ -1,0 +1,183 @@
+"""Who should have what, worked out from money alone: what was bought, billed, paid, left unpaid, paused and ended, when.
+
+The second opinion of the convergence campaign. It is told happenings, never a subscription's `status`, and rebuilds the
+rest by section 5 of the design, written anew: it must never import policies, gateway or admin, or it would share the
+mistakes that it is here to find. All times are UTC seconds.
+
+    on credit (a trial, an invoice by mail) or paid once   open until what was billed ends, plus the leeway
+    an end is planned                                      exactly then, but never later than the line above
+    a collection failed, or a bill went overdue            open until the oldest open bill's date plus the grace;
+                                                           settled when the newest bill that counts is
+    given up, paused, ended, payer gone                    nothing
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final, Literal
+
+NOTHING: Final = -1
+"""The rank of a price that opens no tier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leniency:
+    """How late money may be, in seconds."""
+
+    leeway: int
+    grace: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """One price, and the stretch of time that was last billed for it."""
+
+    price: str
+    quantity: int
+    since: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Access to the tier of `rank` until `until`, exclusive."""
+
+    rank: int
+    until: float
+
+
+class Trust(Enum):
+    """How an agreement stands with its payer."""
+
+    UNPROVEN = auto()
+    GOOD = auto()
+    BEHIND = auto()
+    GIVEN_UP = auto()
+    PAUSED = auto()
+    ENDED = auto()
+
+
+@dataclass(slots=True)
+class Bill:
+    """What is owed since `dated`, or payable until `due`. `counts` once it is final and not void."""
+
+    dated: int
+    due: int | None
+    state: Literal["open", "paid", "void", "written off"] = "open"
+
+
+@dataclass(slots=True)
+class Agreement:
+    """One thing that somebody subscribed to."""
+
+    payer: str
+    trust: Trust = Trust.UNPROVEN
+    bought: tuple[Bought, ...] = ()
+    planned_end: int | None = None
+    bills: dict[str, Bill] = field(default_factory=dict)
+
+
+class Oracle:
+    """Told what happened, in order; answers what is open."""
+
+    def __init__(self, leniency: Leniency, ranks: Mapping[str, int]) -> None:
+        self._leniency = leniency
+        self._ranks = ranks
+        self._agreements: dict[str, Agreement] = {}
+
+    # What happened
+
+    def agreed(self, agreement: str, payer: str, *, on_credit: bool = False) -> None:
+        """There is such an agreement. On credit: it is served before anything was paid."""
+        known = self._agreements.setdefault(agreement, Agreement(payer))
+        if on_credit and known.trust is Trust.UNPROVEN:
+            known.trust = Trust.GOOD
+
+    def sold(self, agreement: str, bought: tuple[Bought, ...], planned_end: int | None) -> None:
+        """What is being paid for now, and when it was agreed to end, if it was."""
+        known = self._agreements[agreement]
+        known.bought, known.planned_end = bought, planned_end
+
+    def billed(self, agreement: str, bill: str, dated: int, due: int | None) -> None:
+        """A final bill went out."""
+        self._agreements[agreement].bills[bill] = Bill(dated, due)
+
+    def paid(self, agreement: str, bill: str) -> None:
+        """The money came."""
+        known = self._agreements[agreement]
+        known.bills[bill].state = "paid"
+        if known.trust is Trust.UNPROVEN:
+            known.trust = Trust.GOOD
+        self._forgive(known)
+
+    def voided(self, agreement: str, bill: str) -> None:
+        """The bill counts no more, as if it had never been."""
+        self._agreements[agreement].bills[bill].state = "void"
+        self._forgive(self._agreements[agreement])
+
+    def written_off(self, agreement: str, bill: str) -> None:
+        """The merchant no longer expects the money."""
+        self._agreements[agreement].bills[bill].state = "written off"
+        self._forgive(self._agreements[agreement])
+
+    def not_collected(self, agreement: str, *, given_up: bool) -> None:
+        """An automatic charge failed, or a bill by mail is overdue. Given up: it was the last try."""
+        known = self._agreements[agreement]
+        if known.trust in (Trust.GOOD, Trust.BEHIND):
+            known.trust = Trust.GIVEN_UP if given_up else Trust.BEHIND
+
+    def paused(self, agreement: str) -> None:
+        """Service was stopped for a while."""
+        self._agreements[agreement].trust = Trust.PAUSED
+
+    def resumed(self, agreement: str) -> None:
+        """Service goes on."""
+        self._agreements[agreement].trust = Trust.GOOD
+
+    def ended(self, agreement: str) -> None:
+        """For good."""
+        self._agreements[agreement].trust = Trust.ENDED
+
+    def payer_gone(self, payer: str) -> None:
+        """Whoever paid was deleted, and all that they had."""
+        for known in self._agreements.values():
+            if known.payer == payer:
+                known.trust = Trust.ENDED
+
+    # What follows
+
+    def openings(self, payer: str) -> tuple[Opening, ...]:
+        """All that is open to this payer by what happened so far, if nothing more happens."""
+        return tuple(
+            Opening(rank, until)
+            for known in self._agreements.values()
+            if known.payer == payer
+            for one in known.bought
+            if (rank := self._ranks.get(one.price, NOTHING)) != NOTHING
+            and one.quantity > 0
+            and (until := self._open_until(known, one)) is not None
+        )
+
+    def _open_until(self, known: Agreement, one: Bought) -> float | None:
+        promised = math.inf if known.planned_end is None else known.planned_end
+        if known.trust is Trust.GOOD:
+            # Whoever said when it ends will not be late in renewing: up to there, and not a second more.
+            return promised if promised <= one.until else min(promised, one.until + self._leniency.leeway)
+        if known.trust is Trust.BEHIND:
+            owed = [bill.dated if bill.due is None else bill.due for bill in known.bills.values() if bill.state == "open"]
+            return min(promised, min(owed, default=one.since) + self._leniency.grace)
+        return None
+
+    def _forgive(self, known: Agreement) -> None:
+        counting = [bill for bill in known.bills.values() if bill.state != "void"]
+        settled = not counting or counting[-1].state != "open"
+        if settled and known.trust in (Trust.BEHIND, Trust.GIVEN_UP):
+            known.trust = Trust.GOOD
+
+
+def rank_at(openings: tuple[Opening, ...], moment: float, everybody: int) -> int:
+    """The highest tier open at a moment; `everybody` where none is."""
+    return max((one.rank for one in openings if moment < one.until), default=everybody)
