@@ -217,6 +217,7 @@ class TestCheckoutBodies:
         assert form.status_code == 200
 
     async def test_somebody_who_has_it_already_is_409(self, at: House) -> None:
+        await prices_known(at)  # the portal sells nothing before
         await at.buy("alice")
         answer = await at.post("/_gateway/checkout", token_for(), json={"tier": "pro"})
         refused(answer, Reason.ALREADY_SUBSCRIBED)

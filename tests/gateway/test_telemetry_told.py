@@ -225,7 +225,8 @@ async def test_a_caller_who_leaves_is_499_and_never_the_upstreams_fault(tmp_path
         await visit.request()
         if b"/half" in visit.received:
             await visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-        await visit.until_closed()
+        while await visit.read():
+            pass
 
     async with house(tmp_path, stripe=False, script=slow) as one:
         for path in ("/open/waiting", "/open/half"):
