@@ -215,7 +215,7 @@ class House:
         event.listen(ledger.database._base.sync_engine, "begin", fail)
 
     def visit_count(self) -> int:
-        """How many requests have reached the upstream: each has a connection of its own."""
+        """How many requests have reached the upstream."""
         return len(self.upstream.visits)
 
     def last(self) -> Visit:
