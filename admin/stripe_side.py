@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from admin.billing import StripeBilling
 from admin.control import BackgroundJob, Ledger
+from admin.ledger.budgets import CallBudgets
 from admin.ledger.engine import LedgerDownError
 from admin.operations import Done, Rejected
 from admin.stripe.account import Account
@@ -25,6 +26,7 @@ from admin.stripe.fetch import Failed
 from admin.stripe.portal import Portal
 from admin.stripe.reconcile import EventsCatchUp, NightlyDiff, NotCaughtUp, forget_old
 from admin.stripe.returned import ReturnDesk
+from admin.stripe.shared_budget import SharedBudget, calls_of, looks_of
 from admin.stripe.sync import CustomerSync, EdgeAfter, Published
 from admin.stripe.verify import Verified, VerifyNow
 from admin.stripe.webhook import Verdict, WebhookReceiver
@@ -70,6 +72,10 @@ class StripeSide:
         registry: CollectorRegistry,
     ) -> None:
         gateway, pair = account.gateway, account.pair
+        budgets = CallBudgets(ledger.database)
+        self._calls = SharedBudget(budgets, calls_of(pair))
+        self._looks = SharedBudget(budgets, looks_of(pair))
+        gateway.use_budget(self._calls)
         self._ledger = ledger
         self._pair = pair
         self._now = now
@@ -129,6 +135,7 @@ class StripeSide:
             stripe_customers=ledger.stripe_customers,
             checkouts=ledger.checkouts,
             now=now,
+            budget=self._looks,
         )
         self._inbox = InboxWorker(self._work, ledger.inbox, pair, wall=wall)
         self._edges = EdgeWatch(self._work, ledger.stripe_customers, pair, now=now, wall=wall)
@@ -226,6 +233,8 @@ class StripeSide:
         """Stop what is under way; what it would have settled stays pending."""
         await self._verify.aclose()
         await self._sync.aclose()
+        await self._looks.aclose()
+        await self._calls.aclose()
 
     def _count(self, verdict: Verdict) -> None:
         self._deliveries.labels(verdict.event_type or "_unread", verdict.reception.value).inc()

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Float, delete, literal_column
+from sqlalchemy import delete
 
 from admin.ledger.engine import LedgerDownError
-from admin.ledger.sql import insert_into
+from admin.ledger.sql import database_clock, insert_into
 from admin.ledger.tables import leases
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from sqlalchemy import ColumnElement
 
     from admin.ledger.engine import Database
 
@@ -131,7 +129,7 @@ class Lease:
 
     async def _take(self) -> bool:
         asked_at = asyncio.get_running_loop().time()
-        now = self._now()
+        now = database_clock(self._database)
         until = now + self._ttl
         async with self._database.write(seconds=max(_LEAST_PATIENCE_SECONDS, self._ttl / 3)) as connection:
             made = insert_into(connection, leases).values(name=self.name, holder=self.holder, expires_at=until)
@@ -152,11 +150,3 @@ class Lease:
                 await connection.execute(mine)
         except LedgerDownError as error:
             _log.warning("lease %s could not be given back and will run out: %s", self.name, error)
-
-    def _now(self) -> ColumnElement[Any]:
-        # Not now(): that is when the transaction began, and it may have waited for the row since.
-        spelled = "(julianday('now') - 2440587.5) * 86400.0" if self._database.is_sqlite else _POSTGRES_CLOCK
-        return literal_column(spelled, Float)
-
-
-_POSTGRES_CLOCK: Final = "extract(epoch from clock_timestamp())::double precision"

@@ -23,10 +23,12 @@ class _LettingGo(sqlite3.Connection):
     """
 
     def close(self) -> None:
-        """Roll back what was not committed, and close."""
+        """Roll back what was not committed, and close. Closing what is closed does nothing, as it always did."""
         try:
             if self.in_transaction:
                 self.rollback()
+        except sqlite3.ProgrammingError:
+            return
         finally:
             super().close()
 

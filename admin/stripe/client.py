@@ -120,6 +120,7 @@ class StripeGateway:
         self._budget = budget or PacedBudget()
         self._timeout = min(timeout, LONGEST_CALL_SECONDS)
         self._jitter = jitter
+        self._waiting = 0
         self._new_key = new_key
         base = base_address(secret_key, api_base)
         self._http = HttpxTransport(self._timeout, base)
@@ -135,6 +136,15 @@ class StripeGateway:
 
     def __repr__(self) -> str:
         return f"StripeGateway(livemode={self.livemode})"
+
+    @property
+    def waiting(self) -> int:
+        """How many calls of this process wait for the budget."""
+        return self._waiting
+
+    def use_budget(self, budget: Budget) -> None:
+        """From now on calls wait for this one; at the start there is no ledger yet to share one by."""
+        self._budget = budget
 
     @property
     def key_digest(self) -> str:
@@ -203,7 +213,7 @@ class StripeGateway:
         try:
             async with asyncio.timeout(min(timeout or self._timeout, self._timeout)):
                 for attempt in range(ATTEMPTS):
-                    await self._budget.acquire(priority)
+                    await self._permission(priority)
                     outcome = await self._once(method, path, params, key)
                     if not isinstance(outcome, StripeUnavailable) or attempt == ATTEMPTS - 1:
                         return outcome
@@ -214,6 +224,13 @@ class StripeGateway:
         except TimeoutError:
             return last
         return last
+
+    async def _permission(self, priority: Priority) -> None:
+        self._waiting += 1
+        try:
+            await self._budget.acquire(priority)
+        finally:
+            self._waiting -= 1
 
     async def _once(self, method: str, path: str, params: Params, key: str | None) -> Json | Failure:
         options: dict[str, Any] = {"idempotency_key": key} if key else {}

@@ -2,7 +2,7 @@
 
 It decides whether a look is worth making now: per customer one in 30 s, five a second over all, two seconds each, and
 never two of one customer at a time (DESIGN.md, section 6.6). It must never answer `Verified` for a look that was not
-finished, nor keep a caller longer than those two seconds.
+finished, nor keep a caller longer than those two seconds, nor at all where so many wait that the turn can't come.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ LOOK_SECONDS: Final = 2.0
 ONCE_IN_SECONDS: Final = 30.0
 LOOKS_PER_SECOND: Final = 5.0
 MOST_REMEMBERED: Final = 10_000
+MOST_AT_ONCE: Final = 16
+"""As many as wait for their turn, and get it, within two seconds, and as many again that have had it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,9 @@ class VerifyNow:
             if self._steady() - steady_at < ONCE_IN_SECONDS and self._now() - looked_at < ONCE_IN_SECONDS:
                 return outcome
         task = self._looking.get(customer)
+        if task is None and len(self._looking) >= MOST_AT_ONCE:
+            # Not remembered: nothing was asked, and somebody who pays must not be locked out by those who don't.
+            return CouldNotVerify("many others are looked at")
         if task is None:
             task = asyncio.create_task(self._look(customer))
             self._looking[customer] = task

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _SESSION: Final = "checkout.session."
 
+CROWD: Final = 60
+"""More calls than Stripe takes from us in the time that a webhook waits: whoever came now would wait in vain."""
+
 _HOME: Final = (
     ("customer.subscription.", "subscriptions"),
     ("invoice.", "invoices"),
@@ -116,6 +119,8 @@ class EventWork:
     async def process(self, notice: Notice, priority: Priority | None = None) -> WorkOutcome:
         """Have the event's effect, now. Raises LedgerDownError."""
         urgency = priority if priority is not None else _urgency(notice.type)
+        if priority is None and urgency is Priority.WEBHOOK and self._gateway.waiting >= CROWD:
+            return NotYet("many others wait for Stripe", attempted=False)
         if notice.type.startswith(_SESSION):
             return await self._session_event(notice, urgency)
         if concerns_the_catalog(notice.type):
