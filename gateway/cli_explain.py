@@ -80,7 +80,7 @@ def explain(
     moment = None if at is None else _moment("--at", at)
     asking = Asking(method, path, host, tuple(headers), customer, supposed, moment)
     loaded, table = load_or_fail(config, quiet=True)
-    found = asyncio.run(_explained(loaded, table, asking))
+    found = asyncio.run(explained(loaded, table, asking))
     if isinstance(found, NotExplained):
         fail(found.detail, USAGE)
     if isinstance(found, str):
@@ -117,7 +117,7 @@ def _moment(option: str, text: str) -> int:
         fail(f"{option} {error}.", USAGE)
 
 
-async def _explained(config: Config, table: RouteTable, asking: Asking) -> Report | NotExplained | str:
+async def explained(config: Config, table: RouteTable, asking: Asking) -> Report | NotExplained | str:
     """The report, or why there is none; a text where the ledger is the reason."""
     if not _is_about_a_customer(config, asking):
         return await _asked(_in_force(config, table, None), asking, _nobody_on_record, time.time)

@@ -12,8 +12,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+import httptools
+
 from gateway.answers import Headers
 from gateway.credentials import Unauthenticated
+from gateway.listener_head import ListenerLimits, head_refusal
 from gateway.plan import Plan
 from gateway.rehearsal import OwnAnswer, rehearse
 from policies.caller import Caller as Named
@@ -33,7 +36,7 @@ from policies.explain_report import (
 from policies.facts import CustomerFacts
 from policies.reasons import Reason
 from policies.supposed import Impossible, suppose
-from policies.verdict import Caller, Question
+from policies.verdict import Caller, Question, shown
 
 _FOREVER: Final = 2**60
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
@@ -72,6 +75,9 @@ class Explainer:
         if headers is None:
             return NotExplained("A host or header of the request holds what no request can.")
         target = asking.target.encode("utf-8", "surrogatepass")
+        below = _refused_below(asking.method, target, headers)
+        if below is not None:
+            return NotExplained(f"The listener ends such a request before any rule is asked: {below}")
         somebody = await self._who(asking, plan, rules, headers, at)
         if isinstance(somebody, NotExplained):
             return somebody
@@ -119,6 +125,26 @@ class Explainer:
         customer = outcome.caller.customer
         entitlement = rules.derive(await self._facts_of(customer))
         return _Somebody(f"the customer {customer}, whom the token names", entitlement, None)
+
+
+class _Ignored:
+    """Takes what the parser reads."""
+
+
+def _refused_below(method: str, target: bytes, headers: Headers) -> str | None:
+    """What the listener answers where a request never becomes one for the walk."""
+    parser = httptools.HttpRequestParser(_Ignored())
+    try:
+        parser.feed_data(method.encode("utf-8", "surrogatepass") + b" " + target + b" HTTP/1.1\r\nhost: a\r\n\r\n")
+    except httptools.HttpParserUpgrade:
+        pass  # CONNECT, of which the head's own check has its word to say
+    except httptools.HttpParserError:
+        return f"{shown(Reason.BAD_REQUEST)}. The request line is not valid HTTP."
+    if len(target) > ListenerLimits().target_bytes:
+        return f"{shown(Reason.URI_TOO_LONG)}."
+    with_host = headers if any(name == b"host" for name, _ in headers) else [(b"host", b"a"), *headers]
+    refusal = head_refusal(method.encode(), target, "1.1", with_host)
+    return None if refusal is None else f"{shown(refusal.reason)}. {refusal.detail}"
 
 
 def _vouched(who: str, entitlement: Entitlement) -> _Somebody:
