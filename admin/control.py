@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from admin.ledger.api_keys import ApiKeys
 from admin.ledger.catalog import Catalog
 from admin.ledger.changes import Changes
 from admin.ledger.checkouts import Checkouts
@@ -47,6 +48,7 @@ class Ledger:
     checkouts: Checkouts
     catalog: Catalog
     changes: Changes
+    api_keys: ApiKeys
 
     @classmethod
     def over(cls, database: Database) -> Ledger:
@@ -60,6 +62,7 @@ class Ledger:
             checkouts=Checkouts(database),
             catalog=Catalog(database),
             changes=Changes(database),
+            api_keys=ApiKeys(database),
         )
 
 

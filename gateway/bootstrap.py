@@ -18,8 +18,11 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
+from admin.api_keys import KeyOperations
 from admin.billing import NoBilling
 from admin.control import BackgroundJob, Ledger, LedgerRecords
+from admin.key_use import KeyUse
+from admin.ledger.api_keys import hash_key
 from admin.ledger.engine import LedgerDownError
 from admin.ledger.feed import ChangesFeed
 from admin.ledger.leases import Lease
@@ -35,6 +38,8 @@ from admin.publishing import CachePublisher
 from admin.stripe.account import Account, AccountProblem, open_account
 from admin.stripe_side import StripeSide
 from gateway.app import Gateway, Verification
+from gateway.credentials import ApiKeys, KeyBounds
+from gateway.credentials.api_keys import NOTE_SECONDS
 from gateway.entitlements.lifetimes import Lifetimes
 from gateway.entitlements.redis import PUBLISH_SECONDS, EntitlementPublisher, RedisEntitlements, open_redis
 from gateway.entitlements.resolver import Found, Resolver
@@ -89,6 +94,7 @@ class Secrets:
     signing_key: str = field(repr=False)
     operator_token: str = field(repr=False)
     operator_token_is_own: bool
+    hash_key: bytes = field(repr=False)
 
 
 @asynccontextmanager
@@ -117,25 +123,44 @@ async def _start(config: Config, routes: RouteTable, now: Clock, stack: AsyncExi
 
     registry = CollectorRegistry()
     metrics = Metrics(registry, VERSION)
+    cache = config.cache
+    api_keys = ApiKeys(
+        ledger.api_keys.read,
+        hash_key=kept.hash_key,
+        now=time.time,
+        monotonic=time.monotonic,
+        feed_healthy=lambda: entitlements.feed.healthy,
+        bounds=KeyBounds(max_ttl=cache.max_ttl, max_stale=cache.max_stale, negative_ttl=cache.negative_ttl),
+    )
+    key_use = KeyUse(api_keys, ledger.api_keys, seconds=NOTE_SECONDS)
+    stack.push_async_callback(key_use.write)
+    stack.push_async_callback(api_keys.aclose)
     try:
-        in_force = InForce(config, routes, signing_key=kept.signing_key, metrics=metrics)
+        in_force = InForce(config, routes, signing_key=kept.signing_key, metrics=metrics, api_keys=api_keys)
     except TlsFilesError as error:
         return CannotStart(str(error))
     stack.push_async_callback(in_force.plan.upstreams.aclose)
-    entitlements = await _open_entitlements(in_force, ledger, pair, kept.ledger_id, now, stack)
-    jobs = list(entitlements.jobs)
+    entitlements = await _open_entitlements(in_force, ledger, pair, kept.ledger_id, now, api_keys, stack)
+    jobs = [*entitlements.jobs, BackgroundJob("key use", key_use.run, leased=False)]
     stripe: StripeSide | None = None
     if account is not None:
         stripe = await _open_stripe(account, in_force, entitlements, ledger, kept, now, registry)
         stack.push_async_callback(stripe.aclose)
         jobs += stripe.jobs
 
+    keys = KeyOperations(
+        ledger.api_keys,
+        hash_key=lambda: hash_key(ledger.meta),
+        enabled=lambda: in_force.config.auth.api_keys.enabled,
+        now=time.time,
+        committed=api_keys.changed,
+    )
     log = AccessLog(wall=time.time)
     gateway = Gateway(
         in_force.plan,
         resolver=entitlements.resolver,
         own_endpoints=build_public_app(
-            _public_ports(in_force, entitlements, now), NoBilling() if stripe is None else stripe.billing
+            _public_ports(in_force, entitlements, now, keys), NoBilling() if stripe is None else stripe.billing
         ),
         verify_now=_no_stripe_to_ask if stripe is None else _asking(stripe),
         telemetry=Telemetry(metrics, log),
@@ -150,7 +175,7 @@ async def _start(config: Config, routes: RouteTable, now: Clock, stack: AsyncExi
         keys=in_force.authenticator.health,
         stripe=(lambda: {"state": "off"}) if stripe is None else stripe.health,
     )
-    operator_app = build_operator_app(_operator_ports(in_force, ledger, pair, stripe, now), VERSION)
+    operator_app = build_operator_app(_operator_ports(in_force, ledger, pair, stripe, now, keys), VERSION)
     mount_explain(operator_app, _explainer(gateway, ledger, pair, now))
     await _start_background(in_force, entitlements, ledger, jobs, log, stack)
     return Process(
@@ -180,6 +205,7 @@ async def read_secrets(config: Config, ledger: Ledger) -> Secrets:
         operator_token=server.operator_token.get_secret_value()
         or await ledger.meta.get_or_make("operator_token", lambda: secrets.token_urlsafe(24)),
         operator_token_is_own=own_token,
+        hash_key=await hash_key(ledger.meta),
     )
 
 
@@ -206,7 +232,13 @@ class _Entitlements:
 
 
 async def _open_entitlements(
-    in_force: InForce, ledger: Ledger, pair: Pair, ledger_id: str, now: Clock, stack: AsyncExitStack
+    in_force: InForce,
+    ledger: Ledger,
+    pair: Pair,
+    ledger_id: str,
+    now: Clock,
+    api_keys: ApiKeys,
+    stack: AsyncExitStack,
 ) -> _Entitlements:
     cache, url = in_force.config.cache, in_force.config.redis.get_secret_value()
     lifetimes = Lifetimes(max_ttl=cache.max_ttl, max_stale=cache.max_stale, negative_ttl=cache.negative_ttl)
@@ -227,11 +259,15 @@ async def _open_entitlements(
     async def read_facts(customer: str) -> CustomerFacts:
         return await ledger.customers.read_facts(pair, customer, now())
 
-    feed = ChangesFeed(
-        ledger.database,
-        lambda customer, version: resolver.changed(customer, version),  # noqa: PLW0108 -- the resolver comes next
-        on_gap=lambda: resolver.unconfirm_all(),  # noqa: PLW0108
-    )
+    def changed(customer: str, version: int) -> None:
+        api_keys.changed(customer, version)
+        resolver.changed(customer, version)
+
+    def unconfirm_all() -> None:
+        api_keys.unconfirm_all()
+        resolver.unconfirm_all()
+
+    feed = ChangesFeed(ledger.database, changed, on_gap=unconfirm_all)
     resolver: Resolver[Entitlement] = Resolver(
         read_facts=read_facts,
         derive=in_force.derive,
@@ -283,7 +319,7 @@ def _use_pins(in_force: InForce, entitlements: _Entitlements, gateway: Gateway, 
     gateway.plan = in_force.plan
 
 
-def _public_ports(in_force: InForce, entitlements: _Entitlements, now: Clock) -> PublicPorts:
+def _public_ports(in_force: InForce, entitlements: _Entitlements, now: Clock, keys: KeyOperations) -> PublicPorts:
     return PublicPorts(
         refuse=in_force.refuse,
         entitlement=entitlements.lookup,
@@ -295,11 +331,12 @@ def _public_ports(in_force: InForce, entitlements: _Entitlements, now: Clock) ->
         signing_key=in_force.signing_key,
         public_url=in_force.config.server.public_url.rstrip("/"),
         success_url=in_force.config.billing.success_url,
+        keys=keys,
     )
 
 
 def _operator_ports(
-    in_force: InForce, ledger: Ledger, pair: Pair, stripe: StripeSide | None, now: Clock
+    in_force: InForce, ledger: Ledger, pair: Pair, stripe: StripeSide | None, now: Clock, keys: KeyOperations
 ) -> OperatorPorts:
     async def standing(customer: str) -> Standing:
         return in_force.derive(await ledger.customers.read_facts(pair, customer, now())).at(now())
@@ -310,6 +347,7 @@ def _operator_ports(
         derive=in_force.derive,
         now=now,
         sync=_no_stripe_to_sync if stripe is None else stripe.sync_now,
+        keys=keys,
     )
 
 

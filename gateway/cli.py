@@ -15,9 +15,11 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli_keys import add_key_verbs
 from gateway.cli_ledger import add_ledger_verbs
 from gateway.cli_policy import add_policy_verbs
 from gateway.cli_serve import add_serving_verbs
+from gateway.cli_stripe import add_stripe_verbs
 from gateway.console import PROBLEMS, ConfigOption, fail, load_or_fail
 from gateway.loading import Unreadable, load_file
 from gateway.version import VERSION
@@ -103,6 +105,8 @@ def token(
 
 add_serving_verbs(app)
 add_ledger_verbs(app)
+add_stripe_verbs(app)
+add_key_verbs(app)
 add_policy_verbs(app)
 
 

@@ -1,4 +1,4 @@
-"""The verbs that work on the ledger: customers, grants, blocks, events, sync, migrations.
+"""The verbs that work on the ledger: customers, grants, blocks, events, migrations.
 
 They need no running gateway. What they commit is in force in every gateway process within a second: those follow the
 ledger's changes.
@@ -31,7 +31,7 @@ db = typer.Typer(help="The ledger's schema.", no_args_is_help=True)
 
 def add_ledger_verbs(app: typer.Typer) -> None:
     """Add them to `app`."""
-    for verb in (customers, grant, revoke, block, unblock, sync):
+    for verb in (customers, grant, revoke, block, unblock):
         app.command()(verb)
     app.add_typer(events, name="events")
     app.add_typer(db, name="db")
@@ -67,7 +67,7 @@ def customers(
             ],
         )
 
-    _on_ledger(config, work)
+    on_ledger(config, work)
 
 
 def grant(
@@ -78,7 +78,7 @@ def grant(
     config: Config = _DEFAULT,
 ) -> None:
     """Give a customer a tier by hand."""
-    _operate(config, lambda session: session.operations.grant(customer, tier, until=until, reason=reason, by=_me()))
+    _operate(config, lambda session: session.operations.grant(customer, tier, until=until, reason=reason, by=by_whom()))
 
 
 def revoke(
@@ -88,27 +88,17 @@ def revoke(
     config: Config = _DEFAULT,
 ) -> None:
     """End a customer's grants. What is paid for stays."""
-    _operate(config, lambda session: session.operations.revoke(customer, tier=tier, reason=reason, by=_me()))
+    _operate(config, lambda session: session.operations.revoke(customer, tier=tier, reason=reason, by=by_whom()))
 
 
 def block(customer: str, reason: Reason, config: Config = _DEFAULT) -> None:
     """Refuse a customer everything, paid or not."""
-    _operate(config, lambda session: session.operations.block(customer, reason=reason, by=_me()))
+    _operate(config, lambda session: session.operations.block(customer, reason=reason, by=by_whom()))
 
 
 def unblock(customer: str, config: Config = _DEFAULT) -> None:
     """Lift a block."""
     _operate(config, lambda session: session.operations.unblock(customer))
-
-
-def sync(
-    customer: Annotated[
-        str | None, typer.Argument(help="A customer, or a Stripe customer's id; all without it.")
-    ] = None,
-    config: Config = _DEFAULT,
-) -> None:
-    """Fetch subscriptions from Stripe now, of one customer or of all."""
-    _operate(config, lambda session: session.sync(customer))
 
 
 @events.callback()
@@ -141,7 +131,7 @@ def list_events(
             ],
         )
 
-    _on_ledger(config, work)
+    on_ledger(config, work)
 
 
 @events.command()
@@ -153,7 +143,7 @@ def replay(event: Annotated[str, typer.Argument(metavar="ID")], config: Config =
             fail(f"there is no event {event} in the inbox.", PROBLEMS)
         typer.echo(f"{event} is pending again.")
 
-    _on_ledger(config, work)
+    on_ledger(config, work)
 
 
 @db.command()
@@ -176,10 +166,11 @@ def _operate(path: Path, operation: Callable[[LedgerSession], Awaitable[Done | R
             fail(outcome.detail, PROBLEMS)
         typer.echo(outcome.detail)
 
-    _on_ledger(path, work)
+    on_ledger(path, work)
 
 
-def _on_ledger(path: Path, work: Callable[[LedgerSession], Awaitable[None]]) -> None:
+def on_ledger(path: Path, work: Callable[[LedgerSession], Awaitable[None]]) -> None:
+    """Work on the ledger of the gateway.yaml at `path`; what keeps it from being used ends the command."""
     from admin.ledger.engine import LedgerDownError  # noqa: PLC0415
     from gateway.ledger_session import SessionProblem, open_session  # noqa: PLC0415
     from gateway.logs import configure_logging  # noqa: PLC0415
@@ -202,7 +193,7 @@ def _on_ledger(path: Path, work: Callable[[LedgerSession], Awaitable[None]]) -> 
         fail(problem, COULD_NOT_START)
 
 
-def _me() -> str:
+def by_whom() -> str:
     """Who sits at the command line, for the record."""
     try:
         return f"cli:{getpass.getuser()}"

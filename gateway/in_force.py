@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 
 from gateway.answers import Answers, Asked, raw_refusal
-from gateway.credentials import Authenticator
+from gateway.credentials import ApiKeys, Authenticator
 from gateway.own_endpoints import ASKED_KEY
 from gateway.plan import Plan
 from gateway.telemetry import Metrics
@@ -41,6 +41,7 @@ class InForce:
         *,
         signing_key: str,
         metrics: Metrics,
+        api_keys: ApiKeys | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
@@ -48,7 +49,7 @@ class InForce:
         self.signing_key = signing_key.encode()
         self.rules = BillingRules(config.billing.renewal_leeway, config.billing.past_due_grace)
         self.ladder = build_ladder(config.tiers)
-        self.authenticator = Authenticator(config.auth, now=wall)
+        self.authenticator = Authenticator(config.auth, now=wall, api_keys=api_keys)
         self.known_offers: Offers = lambda _tier: ()
         self._upstreams = Upstreams(config.upstreams)
         self._metrics = metrics

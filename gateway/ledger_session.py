@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -9,23 +10,23 @@ from typing import Final
 
 import httpx
 
+from admin.api_keys import KeyOperations
 from admin.control import Ledger, LedgerRecords
+from admin.ledger.api_keys import hash_key
 from admin.ledger.customer_records import CustomerRecord
 from admin.ledger.engine import LedgerDownError
 from admin.ledger.opening import LedgerUnavailable
 from admin.ledger.pair import Pair
 from admin.ledger.schema import open_ledger
-from admin.operations import Done, Operations, Rejected
+from admin.operations import Operations, Rejected
 from admin.operator.views import CustomerLine, CustomerView, customer_line, customer_view
-from admin.stripe.account import AccountProblem, known_pair, open_account, simulator_address
-from admin.stripe.budget import Priority
+from admin.stripe.account import known_pair, simulator_address
 from admin.stripe.catalog import PriceCatalog
 from admin.stripe.client import StripeGateway
-from admin.stripe.fetch import Failed
-from admin.stripe.sync import CustomerSync
 from gateway.bootstrap import NO_ACCOUNT
 from gateway.clock import EntitlementClock
-from policies.entitlement import BillingRules, Entitlement, Standing, derive, edge_after
+from gateway.stripe_session import StripeSession, open_stripe
+from policies.entitlement import BillingRules, Entitlement, Standing, derive
 from policies.facts import CustomerFacts
 from policies.offers import Offer
 from policies.schema import Config
@@ -54,6 +55,12 @@ class LedgerSession:
         self.ladder = build_ladder(config.tiers)
         self.records = LedgerRecords(ledger, pair, now)
         self.operations = Operations(ledger.customers, ladder=lambda: self.ladder, standing=self._standing, now=now)
+        self.keys = KeyOperations(
+            ledger.api_keys,
+            hash_key=lambda: hash_key(ledger.meta),
+            enabled=lambda: config.auth.api_keys.enabled,
+            now=time.time,
+        )
 
     async def load_pins(self) -> None:
         """Prices pinned to tiers. Raises LedgerDownError."""
@@ -106,43 +113,11 @@ class LedgerSession:
         found = await self.records.find_customers(search, limit, "")
         return [customer_line(one, self.derive(one.facts), self._now()) for one in found]
 
-    async def sync(self, customer: str | None) -> Done | Rejected:
-        """Fetch from Stripe now. A running gateway hears of it from the ledger, and publishes to Redis."""
-        account = await open_account(self._config.billing.stripe, self._ledger.meta)
-        if account is None:
-            return Rejected("there is no Stripe key in gateway.yaml, so there is nothing to fetch.")
-        if isinstance(account, AccountProblem):
-            return Rejected(account.detail)
-        customer_sync = CustomerSync(
-            account.gateway,
-            self._ledger.stripe_customers,
-            account.pair,
-            edge_after=lambda subscriptions, at: edge_after(subscriptions, self._rules, at),
-            now=self._now,
-            published=_left_to_the_gateway,
-        )
-        try:
-            return await self._sync_each(customer_sync, account.pair, customer)
-        finally:
-            await customer_sync.aclose()
-            await account.gateway.aclose()
-
-    async def _sync_each(self, customer_sync: CustomerSync, pair: Pair, customer: str | None) -> Done | Rejected:
-        links = self._ledger.stripe_customers
-        if customer is not None:
-            named = await links.links_of(pair, customer) or ((customer,) if customer.startswith("cus_") else ())
-            if not named:
-                return Rejected(f"no Stripe customer is linked to {customer}.")
-            return await _sync_all(customer_sync, named)
-        after, done, failed = "", 0, 0
-        while page := await links.all_ids(pair, after, PAGE):
-            outcome = await _sync_all(customer_sync, tuple(page))
-            done += len(page)
-            failed += isinstance(outcome, Rejected)
-            after = page[-1]
-        if failed:
-            return Rejected(f"{done} Stripe customers were looked at, and some could not be fetched; run it again.")
-        return Done(f"{done} Stripe customers fetched.")
+    @asynccontextmanager
+    async def stripe(self) -> AsyncIterator[StripeSession | Rejected]:
+        """The Stripe account of this configuration, until the block ends. Raises LedgerDownError."""
+        async with open_stripe(self._config, self._ledger, ladder=lambda: self.ladder, now=self._now) as session:
+            yield session
 
     async def _standing(self, customer: str) -> Standing:
         facts = await self._ledger.customers.read_facts(self._pair, customer, self._now())
@@ -183,15 +158,3 @@ async def _clock(config: Config) -> EntitlementClock:
         async with httpx.AsyncClient() as client:
             await clock.read(simulator, client)
     return clock
-
-
-async def _sync_all(customer_sync: CustomerSync, stripe_customers: tuple[str, ...]) -> Done | Rejected:
-    for one in stripe_customers:
-        outcome = await customer_sync.sync_customer(one, Priority.CUSTOMER)
-        if isinstance(outcome, Failed):
-            return Rejected(f"{one} could not be fetched: {outcome.detail}.")
-    return Done(f"Fetched from Stripe: {', '.join(stripe_customers)}.")
-
-
-async def _left_to_the_gateway(_versions: dict[str, int]) -> None:
-    """Whoever follows the ledger forgets by itself; one of them publishes to Redis."""

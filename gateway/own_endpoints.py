@@ -25,7 +25,11 @@ ASKED_KEY: Final = "gateway.asked"
 """In the scope of the gateway's own endpoints: the `Asked` that their answers are built from."""
 
 _NEEDS_CALLER: Final = frozenset({"/_gateway/me", "/_gateway/checkout", "/_gateway/portal"})
-_LABELS: Final = frozenset({"stripe", "me", "plans", "checkout", "pay", "portal", "return", "problems"})
+_KEYS: Final = "/_gateway/keys"
+_NEEDS_TOKEN: Final = frozenset({"/_gateway/portal"})
+"""And everything of `_KEYS`: whoever holds an API key may use the API with it, not make keys or change cards."""
+
+_LABELS: Final = frozenset({"keys", "stripe", "me", "plans", "checkout", "pay", "portal", "return", "problems"})
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"GET, POST"),
@@ -59,10 +63,13 @@ class OwnEndpoints:
         # What was judged is what is served: another server's reading of the escapes has no say.
         scope["path"] = target.path
         scope[ASKED_KEY] = asked
-        if target.path in _NEEDS_CALLER:
+        of_keys = target.path == _KEYS or target.path.startswith(f"{_KEYS}/")
+        if of_keys or target.path in _NEEDS_CALLER:
             authenticated = await walk.authenticate()
             if isinstance(authenticated, Unauthenticated):
                 return await walk.refuse(authenticated.reason, authenticated.detail)
+            if authenticated.caller.key_id is not None and (of_keys or target.path in _NEEDS_TOKEN):
+                return await walk.refuse(Reason.FORBIDDEN, "An API key is not believed here: send a token.")
             # A browser sends cookies along with a foreign page's form; its Origin tells the two apart.
             by_cookie = authenticated.source.kind == "cookie" and walk.method not in _SAFE
             if by_cookie and asked.origin not in walk.plan.own_origins:

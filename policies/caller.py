@@ -11,11 +11,16 @@ LONGEST_CUSTOMER: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One verified caller. `expires_at` is the credential's own end, in UTC seconds."""
+    """One verified caller. `expires_at` is the credential's own end, in UTC seconds.
+
+    `key_id` is the public id of an API key, None for a token; `scopes` is what that key was narrowed to, None: nothing.
+    """
 
     customer: str
     issuer: str
     expires_at: int
+    key_id: str | None = None
+    scopes: tuple[str, ...] | None = None
 
 
 def customer_problem(customer: object) -> str | None:

@@ -15,10 +15,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, Field
 
+from admin.api_keys import KeyOperations
 from admin.ledger.customer_records import CustomerRecord, CustomerSummary
 from admin.ledger.engine import LedgerDownError
 from admin.ledger.inbox_rows import InboxRow
 from admin.operations import Done, Operations, Rejected
+from admin.operator.api_keys import mount_keys
 from admin.operator.docs_page import docs_page
 from admin.operator.views import (
     CustomerLine,
@@ -68,6 +70,7 @@ class OperatorPorts:
     derive: Callable[[CustomerFacts], Entitlement]
     now: Callable[[], float]
     sync: Callable[[str], Awaitable[Done | Rejected]]
+    keys: KeyOperations
 
 
 class GrantRequest(BaseModel, extra="forbid"):
@@ -178,6 +181,7 @@ def build_operator_app(ports: OperatorPorts, version: str) -> FastAPI:
             raise HTTPException(404, "There is no such event.")
         return Outcome(detail="The event is pending again.")
 
+    mount_keys(app, lambda: ports.keys)
     return app
 
 

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from admin.public.body import LARGEST_EVENT, Choice, Malformed, TooLarge, read_bounded, read_choice
+from admin.public.keys import KeyEndpoints
 from admin.public.pages import page
 from admin.public.ports import Billing, NotBought, PublicPorts
 from admin.public.standing import me, plans
@@ -56,6 +57,7 @@ def build_public_app(ports: PublicPorts, billing: Billing) -> FastAPI:
         (["GET", "POST"], "/_gateway/pay/{link}", endpoints.pay),
         (["GET"], "/_gateway/return", endpoints.returned),
         (["GET"], "/_gateway/problems/{reason}", endpoints.problem),
+        *KeyEndpoints(ports).routes(),
     ):
         app.add_route(path, endpoint, methods=methods)
     return app

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from starlette.responses import Response
 
+from admin.api_keys import KeyOperations
 from policies.entitlement import Entitlement
 from policies.offers import Offer, Payment
 from policies.reasons import Reason
@@ -42,6 +43,7 @@ class PublicPorts:
     signing_key: bytes = field(repr=False)
     public_url: str
     success_url: str
+    keys: KeyOperations | None = None
 
 
 @dataclass(frozen=True, slots=True)

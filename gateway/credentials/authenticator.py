@@ -16,7 +16,8 @@ from typing import Final
 
 import httpx
 
-from gateway.credentials.bearer import Headers, find_token, parse_sources, without_token
+from gateway.credentials.api_keys import ApiKeys
+from gateway.credentials.bearer import Headers, find_token, key_source, parse_sources, without_token
 from gateway.credentials.claims import EXPIRED
 from gateway.credentials.compact import LONGEST_TOKEN, take_apart
 from gateway.credentials.issuers import IssuerRules, KeySource, StaticKeys, TrustedIssuer, compile_issuers
@@ -26,11 +27,14 @@ from gateway.credentials.keys import KeySet
 from gateway.credentials.outcomes import Authenticated, Flaw, Source, Unauthenticated, invalid
 from gateway.credentials.strict_json import parse_object
 from policies import schema
+from policies.api_key import PREFIX
 from policies.reasons import Reason
 
 REMEMBERED_TOKENS: Final = 50_000
 SETTLE_SECONDS: Final = 2.0
 
+_KEY_PREFIX: Final = PREFIX.encode()
+_NO_RECORDS: Final = Unauthenticated(Reason.KEYS_UNAVAILABLE, "API keys can't be looked up here.")
 _NO_ISSUER: Final = invalid("The token is not of an issuer that this gateway trusts.")
 
 
@@ -54,6 +58,7 @@ class Authenticator:
         auth: schema.Auth,
         *,
         now: Callable[[], float],
+        api_keys: ApiKeys | None = None,
         bounds: Bounds | None = None,
         remembered_tokens: int = REMEMBERED_TOKENS,
         client: Callable[[], httpx.AsyncClient] = open_client,
@@ -62,6 +67,10 @@ class Authenticator:
         if problems:
             raise ValueError(" ".join(f"auth.issuers[{one.index}]: {one.message}" for one in problems))
         self.sources = parse_sources(auth.token_from)
+        self._takes_keys = auth.api_keys.enabled
+        if self._takes_keys:
+            self.sources += (key_source(auth.api_keys.header),)
+        self._api_keys = api_keys
         self._now = now
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
         self._most_remembered = remembered_tokens
@@ -89,6 +98,8 @@ class Authenticator:
         token, place = found
         if len(token) > LONGEST_TOKEN:
             return invalid(f"The token is longer than {LONGEST_TOKEN} bytes.")
+        if self._takes_keys and (place.kind == "key" or (token.startswith(_KEY_PREFIX) and place.kind == "header")):
+            return _NO_RECORDS if self._api_keys is None else self._api_keys.recognise(token, place)
         now = self._now()
         digest = sha256(token).digest()
         remembered = self._remembered.get(digest)

@@ -44,6 +44,11 @@ def parse_sources(token_from: Iterable[str]) -> tuple[Source, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def key_source(header: str) -> Source:
+    """The header of its own in which API keys are looked for."""
+    return Source("key", header.lower())
+
+
 def find_token(sources: tuple[Source, ...], headers: Headers, query: bytes) -> tuple[bytes, Source] | Unauthenticated:
     """The one credential in the request and the first of `sources` that holds it."""
     found: tuple[bytes, Source] | None = None
@@ -57,6 +62,10 @@ def find_token(sources: tuple[Source, ...], headers: Headers, query: bytes) -> t
                 missing = inside
                 continue
             tokens = [inside]
+        elif source.kind == "key":
+            tokens = _in_key_header(headers, source.name)
+            if len(tokens) > 1:
+                return _MANY
         else:
             tokens = _in_cookies(headers, source.name) if source.kind == "cookie" else _in_query(query, source.name)
         for token in tokens:
@@ -79,6 +88,15 @@ def _in_header(headers: Headers) -> bytes | Unauthenticated:
     scheme, _, token = value.strip(_OWS).partition(b" ")
     token = token.lstrip(b" ")
     return token if token and scheme.lower() == b"bearer" else _OTHER_SCHEME
+
+
+def _in_key_header(headers: Headers, wanted: str) -> list[bytes]:
+    return [value.strip(_OWS) for name, value in headers if _is_spelling(name, wanted) and value.strip(_OWS)]
+
+
+def _is_spelling(name: bytes, wanted: str) -> bool:
+    """Whether the upstream may read this name as `wanted`: to WSGI, CGI and PHP, `_` and `-` are one."""
+    return len(name) == len(wanted) and name.replace(b"_", b"-") == wanted.replace("_", "-").encode()
 
 
 def _in_cookies(headers: Headers, wanted: str) -> list[bytes]:
@@ -111,6 +129,8 @@ def without_token(sources: tuple[Source, ...], headers: Headers, query: bytes) -
     for source in sources:
         if source.kind == "header":
             headers = [pair for pair in headers if not (pair[0] == b"authorization" and _is_bearer(pair[1]))]
+        elif source.kind == "key":
+            headers = [pair for pair in headers if not _is_spelling(pair[0], source.name)]
         elif source.kind == "cookie":
             headers = [kept for pair in headers if (kept := _without_cookie(pair, source.name)) is not None]
         else:

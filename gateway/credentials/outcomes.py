@@ -15,9 +15,12 @@ from policies.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where in the request the token was: the proxy strips it there, and a cookie needs an allowed Origin."""
+    """Where in the request the token was: the proxy strips it there, and a cookie needs an allowed Origin.
 
-    kind: Literal["header", "cookie", "query"]
+    `key` is a header of its own for API keys; no token is looked for there.
+    """
+
+    kind: Literal["header", "cookie", "query", "key"]
     name: str
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from policies.addresses import HttpUrl, is_loopback, parse_http_url, parse_listen
 from policies.crosschecks.customers import Ends, ends_of, is_template
-from policies.crosschecks.upstreams import TOKEN
+from policies.crosschecks.upstreams import FRAMING, GATEWAY_OWN, TOKEN
 from policies.diagnostics import LONGEST_QUOTE, listed, quoted
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ DEMO_TOKEN_SECRET: Final = "demo-secret-that-is-public-change-it-before-anyone-p
 
 KEY_KINDS: Final = ("jwks_url", "discovery", "public_key", "secret")
 
+_TAKEN: Final = frozenset({"authorization", "cookie", "origin", "accept", "content-type", "range", "forwarded"})
+_TAKEN_PREFIXES: Final = ("x-gateway-", "x-forwarded-", "proxy-", "sec-", "access-control-", "content-")
+
 SHORTEST_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 """RFC 7518, section 3.2: a key is at least as long as the hash it goes into."""
 
@@ -27,6 +30,7 @@ SHORTEST_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 def check(draft: Draft, findings: Findings) -> None:
     """`auth`."""
     _token_from(draft, findings)
+    _key_header(draft, findings)
     seen: dict[str, int] = {}
     for index, issuer in enumerate(draft.config.auth.issuers):
         at = ("auth", "issuers", index)
@@ -65,6 +69,21 @@ def _token_from(draft: Draft, findings: Findings) -> None:
             draft.positions.value("auth", "token_from"),
             "'token_from' is empty, so no token would ever be found; write [header]",
         )
+
+
+def _key_header(draft: Draft, findings: Findings) -> None:
+    header = draft.config.auth.api_keys.header
+    location = ("auth", "api_keys", "header")
+    lower = header.lower().replace("_", "-")
+    if not TOKEN.fullmatch(header):
+        what = "is no name of a header field; write one such as X-API-Key"
+    elif lower in _TAKEN | FRAMING | GATEWAY_OWN or lower.startswith(_TAKEN_PREFIXES):
+        what = "has a meaning of its own; write another, such as X-API-Key (Authorization is looked at anyway)"
+    else:
+        return
+    findings.error(
+        "bad-header", draft.positions.value(*location), f"'header', which reads {draft.shown(*location)}, {what}"
+    )
 
 
 def _audience(draft: Draft, index: int, issuer: Issuer, findings: Findings) -> None:

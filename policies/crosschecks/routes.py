@@ -181,6 +181,8 @@ def _default(draft: Draft, findings: Findings) -> None:
 def _needs_issuers(draft: Draft, findings: Findings) -> None:
     if draft.config.auth.issuers or not draft.is_whole("auth", "issuers"):
         return
+    if draft.config.auth.api_keys.enabled or not draft.is_whole("auth", "api_keys", "enabled"):
+        return  # the operator makes the keys
     for index in range(len(draft.config.routes)):
         route = draft.config.routes[index]
         if route.access == "authenticated" or route.tier is not None or route.features:
