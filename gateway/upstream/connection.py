@@ -45,7 +45,6 @@ class UpstreamConnection(asyncio.Protocol):
         "opened_at",
         "reader",
         "timed_out",
-        "used",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -60,7 +59,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._bound = Deadline(loop, self._out_of_time)
         self.reader: AnswerReader | None = None
         self.opened_at = 0.0
-        self.used = False
         self.lost = False
         self.timed_out = False
 
@@ -82,7 +80,6 @@ class UpstreamConnection(asyncio.Protocol):
     def rest(self, on_loss: Callable[[UpstreamConnection], None]) -> None:
         """The exchange is over; `on_loss` is called once if the connection ends before the next one begins."""
         self.reader = None
-        self.used = True
         self._bound.clear()
         self._on_loss = on_loss
         self._go_on_reading()

@@ -184,7 +184,6 @@ class Exchange:
         """Whether a connection that had rested was at its end, and the request does no harm if it was read after all."""
         return (
             isinstance(outcome, UpstreamFailure)
-            and connection.used
             and not connection.timed_out
             and self._head.repeatable
             and connection.reader is not None
