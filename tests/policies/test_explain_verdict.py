@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from policies.entitlement import Entitlement
 from policies.explain import Rules, explain
 from policies.explain_table import effective_table
 from policies.facts import CustomerFacts
+from policies.paths import Target
 from policies.reasons import Reason
-from policies.routes import compile_routes
+from policies.routes import Matched, compile_routes
 from policies.schema import Config, Route
 from policies.supposed import Impossible, Supposition, suppose
 from policies.tiers import build_ladder
@@ -351,3 +354,56 @@ def test_an_open_default_stands_last_with_its_upstream() -> None:
     last = effective_table(rules.config, rules.table)[-1]
 
     assert (last.path, last.access, last.upstream, last.spelling) == (None, "authenticated", "api", None)
+
+
+# Whatever the table and the request
+
+
+PATHS = st.sampled_from(["/", "/a", "/A", "/a/", "/a/**", "/a/b", "/a/{x}", "/{x}", "/{x}/b", "/{x}/**", "/**", "/a b"])
+WHO = st.sampled_from([{"access": "public"}, {"access": "authenticated"}, {"tier": "pro"}, {"tier": "enterprise"}])
+ROUTES = st.builds(
+    lambda path, who, methods, host, spelling: Route(path=path, methods=methods, host=host, spelling=spelling, **who),
+    PATHS,
+    WHO,
+    st.sampled_from([(), ("GET",), ("POST",), ("HEAD",)]),
+    st.sampled_from([None, None, "h.test"]),
+    st.sampled_from([None, None, "exact", "lenient"]),
+)
+TARGETS = st.sampled_from(
+    ["/", "/a", "/A", "/a/", "/a/b", "/A/B;v=1", "/a/c", "/c/b/", "/a%20b", "/a%2520b", "/%41/b", "/a/b/c", "/x?y", "/a%3fb", "/a//b"]
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(ROUTES, max_size=6),
+    st.sampled_from(["deny", "public", "authenticated", "pro"]),
+    TARGETS,
+    st.sampled_from(["GET", "HEAD", "POST", "TRACE"]),
+    st.sampled_from(["", "h.test", "other.test"]),
+)
+def test_every_request_can_be_explained_and_each_route_that_fits_it_is_the_judge_or_has_lost_for_a_reason(
+    routes: list[Route], default: str, target: str, method: str, host: str
+) -> None:
+    config = config_of(*routes, default=default)
+    table = compile_routes(config).table
+    if table is None:
+        return
+    rules = Rules(config, table, build_ladder(config.tiers))
+    question = Question(method, target.encode(), host)
+
+    for caller in (Reason.TOKEN_MISSING, somebody(rules), somebody(rules, "pro", "past_due")):
+        explained = explain(rules, question, caller, NOW)
+        lost = [one.route.index for one in explained.losers]
+
+        assert all(one.why for one in explained.losers)
+        assert len(lost) == len(set(lost))
+        assert explained.verdict.route is None or explained.verdict.route.index not in lost
+        # A route that would have judged the request alone is never passed over in silence.
+        for index, one in enumerate(config.routes):
+            alone = compile_routes(config.model_copy(update={"routes": (one,), "default": "deny"})).table
+            assert alone is not None
+            reading = explained.verdict.reading
+            if isinstance(reading, Target) and isinstance(alone.match(method, host, reading), Matched):
+                assert explained.verdict.route is not None
+                assert index in [*lost, explained.verdict.route.index]
