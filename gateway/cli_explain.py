@@ -26,6 +26,7 @@ from policies.routes import RouteTable
 from policies.schema import Config, SupposedStatus
 
 if TYPE_CHECKING:
+    from gateway.credentials import ApiKeys
     from gateway.in_force import InForce
     from gateway.ledger_session import LedgerSession
     from policies.explain_report import Asking, Fields, NotExplained, Report
@@ -123,10 +124,14 @@ async def explained(config: Config, table: RouteTable, asking: Asking) -> Report
         return await _asked(_in_force(config, table, None), asking, _nobody_on_record, time.time)
 
     async def about_a_customer(session: LedgerSession) -> Report | NotExplained:
-        in_force = _in_force(config, table, await session.signing_key())
+        api_keys = await session.api_keys()
+        in_force = _in_force(config, table, await session.signing_key(), api_keys)
         in_force.known_offers = await session.offers()
         in_force.use_pins(session.pins)
-        return await _asked(in_force, asking, session.facts_of, session.now)
+        try:
+            return await _asked(in_force, asking, session.facts_of, session.now)
+        finally:
+            await api_keys.aclose()
 
     return await in_session(config, about_a_customer)
 
@@ -159,17 +164,18 @@ async def _asked(
 
 def _is_about_a_customer(config: Config, asking: Asking) -> bool:
     """Whether the ledger may have a say: somebody on record is named, or a credential may name one."""
-    from gateway.credentials import Unauthenticated  # noqa: PLC0415
-    from gateway.credentials.bearer import find_token, parse_sources  # noqa: PLC0415
+    from gateway.credentials import Authenticator, Unauthenticated  # noqa: PLC0415
+    from gateway.credentials.bearer import find_token  # noqa: PLC0415
 
     if asking.customer is not None or asking.supposition is not None:
         return asking.customer is not None
     headers = [(name.encode("utf-8"), value.encode("utf-8")) for name, value in asking.headers]
     query = asking.target.encode("utf-8", "surrogatepass").partition(b"?")[2]
-    return not isinstance(find_token(parse_sources(config.auth.token_from), headers, query), Unauthenticated)
+    sources = Authenticator(config.auth, now=time.time).sources
+    return not isinstance(find_token(sources, headers, query), Unauthenticated)
 
 
-def _in_force(config: Config, table: RouteTable, signing_key: str | None) -> InForce:
+def _in_force(config: Config, table: RouteTable, signing_key: str | None, api_keys: ApiKeys | None = None) -> InForce:
     """The configuration as a gateway would have it. Without a key, payment links are signed with one of this moment."""
     from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
@@ -178,7 +184,7 @@ def _in_force(config: Config, table: RouteTable, signing_key: str | None) -> InF
     from gateway.version import VERSION  # noqa: PLC0415
 
     key = signing_key or config.server.signing_key.get_secret_value() or secrets.token_urlsafe(32)
-    return InForce(config, table, signing_key=key, metrics=Metrics(CollectorRegistry(), VERSION))
+    return InForce(config, table, signing_key=key, metrics=Metrics(CollectorRegistry(), VERSION), api_keys=api_keys)
 
 
 async def _nobody_on_record(customer: str) -> CustomerFacts:

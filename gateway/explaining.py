@@ -124,7 +124,7 @@ class Explainer:
             return _Somebody(who, outcome.reason, None)
         customer = outcome.caller.customer
         entitlement = rules.derive(await self._facts_of(customer))
-        return _Somebody(f"the customer {customer}, whom the token names", entitlement, None)
+        return _Somebody(f"the customer {customer}, whom the credential names", entitlement, None)
 
 
 class _Ignored:

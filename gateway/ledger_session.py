@@ -25,6 +25,7 @@ from admin.stripe.catalog import PriceCatalog
 from admin.stripe.client import StripeGateway
 from gateway.bootstrap import NO_ACCOUNT
 from gateway.clock import EntitlementClock
+from gateway.credentials import ApiKeys
 from gateway.stripe_session import StripeSession, open_stripe
 from policies.entitlement import BillingRules, Entitlement, Standing, derive
 from policies.facts import CustomerFacts
@@ -82,6 +83,16 @@ class LedgerSession:
             for one in page:
                 yield one.facts
             after = page[-1].customer
+
+    async def api_keys(self) -> ApiKeys:
+        """The keys of this ledger, as a gateway would recognise them; their use is not noted."""
+        return ApiKeys(
+            self._ledger.api_keys.read,
+            hash_key=await hash_key(self._ledger.meta),
+            now=time.time,
+            monotonic=time.monotonic,
+            feed_healthy=lambda: True,
+        )
 
     async def signing_key(self) -> str | None:
         """What payment links are signed with; None until a gateway has made it."""

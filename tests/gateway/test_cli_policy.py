@@ -160,10 +160,22 @@ def test_explain_verifies_a_token_as_the_gateway_does(tmp_path: Path) -> None:
         input=sign(claims) + "\n",
     )
 
-    assert (good["outcome"], good["who"]) == ("402 tier_required", "the customer alice, whom the token names")
+    assert (good["outcome"], good["who"]) == ("402 tier_required", "the customer alice, whom the credential names")
     assert (old["outcome"], forged["outcome"]) == ("401 token_expired", "401 token_invalid")
     assert 'error="invalid_token"' in dict(forged["answer"]["headers"])["www-authenticate"]
     assert json.loads(result.stdout)["outcome"] == "forward"
+
+
+def test_explain_knows_a_key_of_the_ledger_as_the_gateway_does(tmp_path: Path) -> None:
+    config = written(tmp_path)
+    config.write_text(config.read_text().replace("auth:\n", "auth:\n  api_keys: {enabled: true}\n"))
+    made = gateway("keys", "create", "alice", "--name", "ci", "--config", config)
+    assert made.exit_code == 0, made.stderr
+    (key,) = [word for word in made.stdout.split() if word.startswith("gw_")]
+
+    for given in (("--token", key), ("--header", f"X-API-Key: {key}")):
+        assert explained(config, "GET", "/v1/reports/7", *given)["who"] == "the customer alice, whom the credential names"
+    assert explained(config, "GET", "/v1/x", "--token", key[:-1] + "x")["outcome"] == "401 token_invalid"
 
 
 def test_explain_about_somebody_made_up_or_nobody_opens_no_ledger(tmp_path: Path) -> None:
