@@ -154,6 +154,11 @@ class StripeSide:
             "How far Stripe's clock is from ours, at the last delivery.",
             registry=registry,
         )
+        self._repaired = Counter(
+            "admin_nightly_repairs_total",
+            "Customers of whom the nightly diff found the ledger behind Stripe.",
+            registry=registry,
+        )
         self._lag = Gauge(
             "admin_webhook_lag_seconds", "Age of the oldest event that waits to be acted on.", registry=registry
         )
@@ -266,7 +271,8 @@ class StripeSide:
         if await self._nightly.due_in() > 0:
             return
         night = await self._nightly.run_once()
-        _log.info("nightly diff: %d looked at, %d without news", night.looked, night.failed)
+        self._repaired.inc(night.repaired)
+        _log.info("nightly diff: %d looked at, %d repaired, %d failed", night.looked, night.repaired, night.failed)
 
     async def _forget_old(self) -> None:
         # Rows carry the entitlement clock's time, which a simulator may have moved ahead: the earlier of the two is safe.

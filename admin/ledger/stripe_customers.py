@@ -11,15 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, func, select, update
 
 from admin.ledger.changes import bump
 from admin.ledger.inbox_rows import pending_for, settle
-from admin.ledger.sql import insert_into, of_pair
+from admin.ledger.sql import in_batches, insert_into, of_pair
 from admin.ledger.stored_facts import encode_subscriptions
 from admin.ledger.tables import customers, stripe_customers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -61,9 +63,10 @@ class SyncResult:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The facts are in force, with the new version of each customer they concern."""
+    """The facts are in force, with the new version of each customer they concern. `repaired`: others stood there."""
 
     versions: dict[str, int]
+    repaired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,14 @@ class DueEdge:
 
     stripe_customer: str
     edge_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A Stripe customer that is known: whose, and whether it was ever looked at."""
+
+    customer: str | None
+    fetched: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +144,10 @@ class StripeCustomers:
             owner: str | None = values["customer"]
             # Bumped even where the facts are the same: that they were fetched again is news for whoever doubted them.
             versions = {} if owner is None else {owner: await bump(connection, owner, now)}
+            facts = encode_subscriptions(result.subscriptions)
+            repaired = (row.facts, row.deleted, row.customer) != (facts, result.deleted, owner)
             values |= {
-                "facts": encode_subscriptions(result.subscriptions),
+                "facts": facts,
                 "fetched_at": ticket.taken_at,
                 "next_edge_at": result.next_edge_at,
                 "deleted": result.deleted,
@@ -144,7 +157,7 @@ class StripeCustomers:
                 update(stripe_customers).where(_row(pair, ticket.stripe_customer)).values(**values)
             )
             await settle(connection, pair, ticket.event_ids)
-            return Written(versions)
+            return Written(versions, repaired)
 
     async def link(self, pair: Pair, stripe_customer: str, customer: str, source: str, now: float) -> Linked | Conflict:
         """Say whose a Stripe customer is, known yet or not. Saying it again changes nothing."""
@@ -194,6 +207,23 @@ class StripeCustomers:
         query = select(stripe_customers.c.id).where(of_pair(stripe_customers, pair), stripe_customers.c.id > after)
         async with self._database.read() as connection:
             return list((await connection.execute(query.order_by(stripe_customers.c.id).limit(limit))).scalars())
+
+    async def count(self, pair: Pair) -> int:
+        """How many Stripe customers are known."""
+        query = select(func.count()).select_from(stripe_customers).where(of_pair(stripe_customers, pair))
+        async with self._database.read() as connection:
+            return int((await connection.execute(query)).scalar_one())
+
+    async def owners(self, pair: Pair, ids: Sequence[str]) -> dict[str, Owned]:
+        """Whose each of these is, for those that are known."""
+        table = stripe_customers
+        found: dict[str, Owned] = {}
+        async with self._database.read() as connection:
+            for batch in in_batches(ids):
+                query = select(table.c.id, table.c.customer, table.c.fetched_at).where(of_pair(table, pair))
+                rows = await connection.execute(query.where(table.c.id.in_(batch)))
+                found |= {row.id: Owned(row.customer, row.fetched_at is not None) for row in rows}
+        return found
 
     async def conflicts(self, pair: Pair) -> list[LinkConflict]:
         """Stripe customers claimed by two."""

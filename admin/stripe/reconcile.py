@@ -66,11 +66,15 @@ class NotCaughtUp:
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """How many Stripe customers were looked at, of how many nothing was learned, and whether the last was reached."""
+    """How many Stripe customers were looked at, of how many nothing was learned, and whether the last was reached.
+
+    `repaired`: of how many the ledger had held something else than Stripe says.
+    """
 
     looked: int
     failed: int
     finished: bool
+    repaired: int = 0
 
 
 class EventsCatchUp:
@@ -110,6 +114,23 @@ class EventsCatchUp:
         cursor = await self._meta.get(self._meta_key)
         oldest = stripe_now - EVENTS_KEPT_SECONDS
         since = max(int(cursor) - OVERLAP_SECONDS, oldest) if cursor and cursor.isdecimal() else oldest
+        read = await self._read_since(since, stripe_now - UNHEARD_AFTER_SECONDS)
+        if isinstance(read, NotCaughtUp):
+            return read
+        newest, caught_up = read
+        # Newest first is how Stripe lists: only a reading that reached the cursor may move it.
+        await self._meta.set(self._meta_key, str(newest))
+        return caught_up if cursor is not None else CaughtUp(caught_up.stored, 0)
+
+    async def backfill(self, seconds: float) -> CaughtUp | NotCaughtUp:
+        """Store what the inbox lacks of the events of the last `seconds`; the cursor stays. Raises LedgerDownError."""
+        stripe_now = int(self._now())
+        since = stripe_now - min(int(seconds), EVENTS_KEPT_SECONDS)
+        read = await self._read_since(since, stripe_now - UNHEARD_AFTER_SECONDS)
+        return read if isinstance(read, NotCaughtUp) else read[1]
+
+    async def _read_since(self, since: int, unheard_before: int) -> tuple[int, CaughtUp] | NotCaughtUp:
+        """When the newest event was made, and how many were stored."""
         newest, stored, unheard, after = since, 0, 0, None
         while True:
             query = {"created": {"gte": since}, "limit": _PAGE, **({"starting_after": after} if after else {})}
@@ -124,15 +145,13 @@ class EventsCatchUp:
                 newest = max(newest, envelope.created)
                 if await self._is_news(envelope):
                     stored += 1
-                    unheard += envelope.created < stripe_now - UNHEARD_AFTER_SECONDS and cursor is not None
+                    unheard += envelope.created < unheard_before
             if page.get("has_more") is not True:
                 break
             before, after = after, _last_id(data)
             if after is None or after == before:
                 return NotCaughtUp("a page of Stripe's events says that there is more, but not after what")
-        # Newest first is how Stripe lists: only a reading that reached the cursor may move it.
-        await self._meta.set(self._meta_key, str(newest))
-        return CaughtUp(stored, unheard)
+        return newest, CaughtUp(stored, unheard)
 
     async def _is_news(self, envelope: Envelope) -> bool:
         if not (concerns_a_customer(envelope.type) or concerns_the_catalog(envelope.type)):
@@ -178,19 +197,21 @@ class NightlyDiff:
         """Look at every Stripe customer that the ledger knows. Raises LedgerDownError."""
         state = await self._state()
         after = state[0] if state else ""
-        looked = without_news = in_a_row = 0
+        looked = without_news = repaired = in_a_row = 0
         while page := await self._stripe_customers.all_ids(self._pair, after, _PAGE):
             for stripe_customer in page:
                 looked += 1
-                settled = isinstance(await self._work.look_at(stripe_customer, Priority.NIGHTLY), Settled)
+                outcome = await self._work.look_at(stripe_customer, Priority.NIGHTLY)
+                settled = isinstance(outcome, Settled)
+                repaired += isinstance(outcome, Settled) and outcome.repaired
                 without_news += not settled
                 in_a_row = 0 if settled else in_a_row + 1
                 if in_a_row == FAILURES_IN_A_ROW:
-                    return Night(looked, without_news, finished=False)
+                    return Night(looked, without_news, finished=False, repaired=repaired)
             after = page[-1]
             await self._keep(after, self._wall())
         await self._keep("", self._wall())
-        return Night(looked, without_news, finished=True)
+        return Night(looked, without_news, finished=True, repaired=repaired)
 
     async def _state(self) -> tuple[str, float] | None:
         value = await self._meta.get(self._meta_key)

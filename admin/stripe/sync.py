@@ -33,10 +33,14 @@ Published: TypeAlias = Callable[[dict[str, int]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """The facts are in force: `versions` has each gateway customer they concern, `fetched` what was seen."""
+    """The facts are in force: `versions` has each gateway customer they concern, `fetched` what was seen.
+
+    `repaired` says that the ledger had held something else.
+    """
 
     versions: dict[str, int]
     fetched: Fetched
+    repaired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ class CustomerSync:
         if not isinstance(written, Written):
             return Superseded(fetched)
         await self._tell(written.versions)
-        return Synced(written.versions, fetched)
+        return Synced(written.versions, fetched, written.repaired)
 
     async def _tell(self, versions: dict[str, int]) -> None:
         if not versions:

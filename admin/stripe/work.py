@@ -66,9 +66,10 @@ class Notice(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The event has had its effect, or has none. `versions` are those of the customers it changed."""
+    """The event has had its effect, or has none. `repaired`: the ledger had held something else than Stripe says."""
 
     outcome: str
+    repaired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class EventWork:
             return NotYet(outcome.detail)
         if isinstance(outcome, Superseded):
             return NotYet("a newer look is under way", attempted=False)
-        return Settled("synced")
+        return Settled("synced", outcome.repaired)
 
     async def look_at_session(self, session_id: str, priority: Priority) -> SessionOutcome:
         """Fetch a Checkout session: link and look at its customer if it is complete, close it if it ended."""

@@ -149,8 +149,16 @@ async def test_the_night_looks_at_everybody_known(shop: Shop) -> None:
     await shop.receive_all()
     for subscription in gone:
         await shop.client.v1.subscriptions.cancel_async(subscription)
-    assert await night(shop).run_once() == Night(2, 0, finished=True)
+    assert await night(shop).run_once() == Night(2, 0, finished=True, repaired=2)
     assert [await shop.tier(name) for name in ("alice", "bob")] == ["free", "free"]
+
+
+async def test_the_night_counts_whom_it_repaired(shop: Shop) -> None:
+    (_, subscription), _ = [await shop.subscribe(name) for name in ("alice", "bob")]
+    await shop.receive_all()
+    await shop.client.v1.subscriptions.cancel_async(subscription)
+    assert await night(shop).run_once() == Night(2, 0, finished=True, repaired=1)
+    assert await night(shop).run_once() == Night(2, 0, finished=True, repaired=0)
 
 
 async def test_a_night_during_an_outage_stops_and_goes_on_later(shop: Shop) -> None:
