@@ -93,6 +93,11 @@ class GatewayProtocol(CallerConnection):
                     return
                 head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
                 data = head + data[upgrade.args[0] :]
+                # Anew: with `Connection: close`, or HTTP/1.0, the parser has closed and would swallow what it is fed.
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(
+                    lenient_data_after_close=True
+                )  # as uvicorn: `on_message_begin` judges
             except httptools.HttpParserError as error:
                 if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(
                     error.__context__, _RefusedError

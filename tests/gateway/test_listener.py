@@ -257,6 +257,18 @@ async def test_bytes_behind_connection_close_are_not_a_request() -> None:
     assert [scope["path"] for scope in app.scopes] == ["/1"]
 
 
+@pytest.mark.parametrize("start", [b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", b"POST / HTTP/1.0\r\n"])
+async def test_an_upgrade_offered_on_a_connection_that_closes_is_answered_all_the_same(start: bytes) -> None:
+    app = Recorder()
+    head = start + b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 4\r\n\r\n"
+    async with listening(app) as address, await RawClient.connect(address) as client:
+        await client.send(head + b"body" + b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = await client.answer()
+        assert (answer.status, answer.one("connection")) == (200, "close")
+        assert await client.rest() == b""
+    assert (len(app.scopes), app.bodies) == (1, [b"body"])
+
+
 async def test_a_body_nobody_read_is_read_away_and_the_next_request_is_answered() -> None:
     app = Recorder(reads_body=False)
     async with listening(app) as address, await RawClient.connect(address) as client:
