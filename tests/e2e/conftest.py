@@ -1,4 +1,4 @@
-"""Processes that the tests of a file share; each test uses customers of its own."""
+"""Processes that tests share, because each takes seconds to start; each test uses customers of its own."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def recorder() -> Iterator[Recorder]:
         yield recorder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stack(recorder: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Gateway on SQLite without Redis, and simulator."""
+    """Gateway on SQLite without Redis, and simulator. Its clock only ever moves forward; faults are taken back."""
     with running_stack(tmp_path_factory.mktemp("stack"), upstream=recorder.url) as stack:
         yield stack

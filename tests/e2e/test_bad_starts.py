@@ -33,7 +33,7 @@ def _replaced(cwd: Path, old: str, new: str) -> None:
     (cwd / "gateway.yaml").write_text(text.replace(old, new))
 
 
-@pytest.mark.parametrize("verb", [["run"], ["demo"], ["customers"]])
+@pytest.mark.parametrize("verb", [["run"], ["customers"]])
 def test_without_a_file_every_verb_names_the_one_it_looked_for(tmp_path: Path, verb: list[str]) -> None:
     said = _fails(tmp_path, *verb)
     assert "gateway.yaml" in said
@@ -119,7 +119,7 @@ def test_an_address_that_is_none_is_a_sentence(address: str) -> None:
 def test_an_unreachable_postgresql_is_named_without_its_password(tmp_path: Path) -> None:
     port = free_port()
     write_config(tmp_path, database=f"postgresql://someone:hunter2@127.0.0.1:{port}/books")
-    for verb in (["run"], ["customers"], ["db", "upgrade"]):
+    for verb in (["run"], ["db", "upgrade"]):
         said = _fails(tmp_path, *verb)
         assert f"127.0.0.1:{port}" in said
         assert "hunter2" not in said
@@ -130,7 +130,6 @@ def test_a_postgresql_without_our_tables_says_which_command_makes_them(tmp_path:
     with shared_postgres().fresh_database() as url:
         write_config(tmp_path, database=url)
         assert "gateway db upgrade" in _fails(tmp_path, "run")
-        assert "gateway db upgrade" in _fails(tmp_path, "customers")
         for _ in range(2):
             done = run_verb("db", "upgrade", cwd=tmp_path)
             assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ Known customers go on; nobody gets a free pass; nobody is told to pay because we
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -193,10 +194,10 @@ def test_a_simulator_that_is_killed_takes_no_request_with_it(recorder: Recorder,
 
 
 def test_a_gateway_starts_without_its_redis_and_says_so(recorder: Recorder, tmp_path: Path) -> None:
-    with RedisServer() as redis, running_gateway(tmp_path, upstream=recorder.url, redis=redis.url) as gateway:
-        redis.kill()
-        gateway.running.stop()
-        gateway.start()
+    with ExitStack() as exits:
+        redis = RedisServer()
+        exits.push(redis)  # ended at the end, and not started yet
+        gateway = exits.enter_context(running_gateway(tmp_path, upstream=recorder.url, redis=redis.url))
         eventually(lambda: "redis" in gateway.readiness()["degraded"])
         gateway.grant("early")
         redis.start()

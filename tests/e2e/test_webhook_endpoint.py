@@ -185,9 +185,9 @@ def test_two_gateways_on_one_ledger_share_what_either_was_told(recorder: Recorde
         assert len(urls) == 1
 
 
-@pytest.fixture
-def crashing(recorder: Recorder, tmp_path: Path) -> Iterator[Stack]:
-    with running_stack(tmp_path, upstream=recorder.url) as stack:
+@pytest.fixture(scope="module")
+def crashing(recorder: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("crashing"), upstream=recorder.url) as stack:
         yield stack
 
 
@@ -207,6 +207,7 @@ def test_what_was_acknowledged_survives_a_kill(crashing: Stack) -> None:
     crashing.gateway.until("/pro/x", "crash-1", 402, within=60)
     rows = crashing.gateway.operator_get("/api/events?status=pending").json()
     assert rows == []
+    crashing.stripe.control("webhooks", enabled=True)
 
 
 def test_a_kill_between_inbox_and_sync_loses_no_payment(crashing: Stack) -> None:
