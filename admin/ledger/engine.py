@@ -103,14 +103,17 @@ class Database:
     async def _started(self, connection: AsyncConnection, seconds: float) -> AsyncConnection:
         """`connection`, once it has a session; one that takes too long is left to end by itself."""
         starting = asyncio.ensure_future(_start(connection))
+        is_wanted = False
         try:
             await asyncio.wait({starting}, timeout=seconds)
+            is_wanted = starting.done()
         finally:
-            if not starting.done():
+            # Also one that came in the very turn in which its taker was cancelled: nobody else would close it.
+            if not is_wanted:
                 starting.cancel()
                 self._abandoned.add(starting)
                 starting.add_done_callback(self._forget)
-        if not starting.done():
+        if not is_wanted:
             raise TimeoutError("no connection in time")
         return starting.result()
 
