@@ -95,10 +95,66 @@ def test_a_body_that_lasts_until_the_close_ends_with_it() -> None:
     assert (reader.complete, reader.reusable, reader.take_body()) == (True, False, b"all")
 
 
-def test_the_answer_to_a_head_has_no_body_whatever_follows() -> None:
+TO_HEAD: list[bytes] = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n\r\n",
+    b"HTTP/1.1 304 Not Modified\r\nA:\r\n\r\n",
+    b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 100 C\r\n\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+]
+
+
+@settings(deadline=None)
+@given(
+    data=st.sampled_from(TO_HEAD),
+    places=st.lists(st.integers(0, 1000), max_size=12),
+    behind=st.sampled_from(
+        [b"", b"x", b"\n", b"\r\n", b"hello", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"]
+    ),
+)
+def test_the_answer_to_a_head_ends_with_its_head_to_the_byte(data: bytes, places: list[int], behind: bytes) -> None:
     reader = AnswerReader(to_head=True)
-    reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
-    assert (reader.complete, reader.take_body()) == (True, b"")
+    fed = 0
+    for piece in cut(data + behind, places):
+        reader.feed(piece)
+        fed += len(piece)
+        assert reader.complete is (fed >= len(data))
+    assert (reader.complete, reader.problem, reader.take_body()) == (True, None, b"")
+    assert reader.reusable is (behind == b"")
+    assert reader.bodiless
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+def test_any_bytes_at_all_in_answer_to_a_head_are_read_without_a_defect(data: bytes) -> None:
+    for start in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 C\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"):
+        reader = AnswerReader(to_head=True)
+        reader.feed(start + data)
+        reader.finish()
+        assert reader.complete is (reader.problem is None)
+        assert not reader.reusable
+        assert reader.take_body() == b""
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "kept"),
+    [
+        ("1.1", None, True),
+        ("1.1", "keep-alive", True),
+        ("1.1", "X-Hop", True),
+        ("1.1", "X-Hop ,  CLOSE", False),
+        ("1.1", "closed", True),
+        ("1.0", None, False),
+        ("1.0", "Keep-Alive", True),
+        ("1.0", "keep-alive, close", False),
+    ],
+)
+@pytest.mark.parametrize("to_head", [False, True])
+def test_both_sides_must_have_agreed_to_go_on(version: str, connection: str | None, kept: bool, to_head: bool) -> None:
+    field = "" if connection is None else f"Connection: {connection}\r\n"
+    reader = AnswerReader(to_head=to_head)
+    reader.feed(f"HTTP/{version} 200 OK\r\n{field}Content-Length: 0\r\n\r\n".encode())
+    assert (reader.complete, reader.reusable) == (True, kept)
 
 
 @pytest.mark.parametrize("connection", [b"close", b"Close, x"])
