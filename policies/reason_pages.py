@@ -92,7 +92,8 @@ PAGES: Final[dict[Reason, ReasonPage]] = {
         "Try again as Retry-After says; there is nothing to pay.",
     ),
     Reason.KEYS_UNAVAILABLE: ReasonPage(
-        "The keys that tokens are verified with could not be fetched yet.", "Try again as Retry-After says."
+        "The keys that tokens are verified with could not be fetched yet, or the record of API keys could not be read.",
+        "Try again as Retry-After says.",
     ),
     Reason.OVERLOADED: ReasonPage("The API has more to do than it can take.", "Try again as Retry-After says."),
     Reason.BILLING_UNAVAILABLE: ReasonPage(

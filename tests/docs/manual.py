@@ -18,7 +18,8 @@ ANSWERS: Final = ROOT / "docs" / "answers.md"
 OPERATING: Final = ROOT / "docs" / "operating.md"
 POLICIES: Final = ROOT / "docs" / "policies.md"
 STRIPE: Final = ROOT / "docs" / "stripe.md"
-REFERENCE: Final = (README, CONFIGURATION, ANSWERS, OPERATING, POLICIES, STRIPE)
+API_KEYS: Final = ROOT / "docs" / "api-keys.md"
+REFERENCE: Final = (README, CONFIGURATION, ANSWERS, OPERATING, POLICIES, STRIPE, API_KEYS)
 PAGES: Final = (
     *REFERENCE,
     ROOT / "CONTRIBUTING.md",
