@@ -111,5 +111,8 @@ add_policy_verbs(app)
 
 
 def main() -> None:
-    """The console script."""
-    app()
+    """The console script. Ctrl-C while it is still loading is a wish to stop, not a fault."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

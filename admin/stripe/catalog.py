@@ -129,6 +129,10 @@ class PriceCatalog:
             Offer(tier, price.id, price.amount, price.currency, price.interval, price.interval_count) for price in known
         ]
 
+    def has_asked(self, tier: str) -> bool:
+        """Whether Stripe was asked what this tier sells: before that, nothing on offer means nothing."""
+        return tier in self._sellable
+
     def prices_of(self, tier: str) -> tuple[ReadPrice, ...]:
         """The tier's prices as Stripe has them; empty until it was asked."""
         return self._sellable.get(tier, ())

@@ -123,6 +123,10 @@ class CheckoutDesk:
             return BillingNotConfigured()
         offer = self._offer(tier, price, interval)
         if isinstance(offer, NotForSale):
+            ladder = self._ladder()
+            rank = ladder.rank(tier)
+            if rank >= 0 and ladder.sold[rank] and not self._catalog.has_asked(tier):
+                return BillingUnavailable("what this tier sells has not been asked yet", retry_after=2)
             return offer
         wish = _Wish(customer, offer, self._ladder().rank(tier), success_url, cancel_url, return_url)
         lock = self._locks.setdefault(customer, asyncio.Lock())

@@ -83,6 +83,17 @@ async def test_what_is_not_offered_is_not_sold(shop: Shop, tier: str, more: dict
     assert shop.simulator.world.store.customers == {}
 
 
+async def test_before_stripe_was_asked_what_a_tier_sells_nobody_hears_that_it_sells_nothing(shop: Shop) -> None:
+    """A second gateway in its first seconds: the tier is given by a lookup key, and the prices are on their way."""
+    shop.tiers = (Tier(name="free"), Tier(name="pro", lookup_keys=("pro_monthly",)))
+    shop.ladder = build_ladder(shop.tiers)
+    shop.rewire()
+    assert isinstance(await open_for(shop), BillingUnavailable)
+    assert isinstance(await open_for(shop, tier="free"), NotForSale)
+    await shop.catalog.refresh()
+    assert isinstance(await open_for(shop), CheckoutUrl)
+
+
 async def test_asking_again_gives_the_same_session(shop: Shop) -> None:
     assert (await opened(shop)).url == (await opened(shop)).url
     assert len(sessions(shop)) == 1
