@@ -104,6 +104,7 @@ def subscription_from(entry: dict[str, Any]) -> SubscriptionFact:
     return SubscriptionFact(items=items, **rest)
 
 
+_TOO_LARGE: Final = 1 << 63
 _SCALARS: Final[dict[Any, frozenset[type]]] = {
     "str": frozenset({str}),
     "int": frozenset({int}),
@@ -118,6 +119,11 @@ _CHECKS: Final[dict[type, tuple[tuple[str, frozenset[type]], ...]]] = {
 
 
 def _is_well_typed(facts: CustomerFacts) -> bool:
-    # What a cache holds may have been written by anybody: a period that ends at "soon" must not reach the arithmetic.
+    # What a cache holds may have been written by anybody: a period that ends at "soon", or at a number that no float
+    # holds, must not reach the arithmetic.
     parts = [facts, *facts.grants, *facts.subscriptions, *(item for each in facts.subscriptions for item in each.items)]
-    return all(type(getattr(part, name)) in kinds for part in parts for name, kinds in _CHECKS[type(part)])
+    return all(_fits(getattr(part, name), kinds) for part in parts for name, kinds in _CHECKS[type(part)])
+
+
+def _fits(value: object, kinds: frozenset[type]) -> bool:
+    return type(value) in kinds and (type(value) is not int or abs(value) < _TOO_LARGE)

@@ -7,9 +7,14 @@
 -- ARGV  1 version   2 facts   3 entry's life, ms   4 guard's life, ms   5 channel, or '' to tell nobody   6 message
 -- Returns the version that Redis holds now, as text: versions are microseconds and must not be rounded.
 
+-- A version is digits only: `tonumber` also takes inf, nan, 1e300 and 0x7f, which no reader of the answer could.
+local function version_in(text)
+  return type(text) == 'string' and #text <= 18 and string.match(text, '^%d+$') or nil
+end
+
 local function held_version()
-  local guard = redis.pcall('GET', KEYS[2])
-  if type(guard) == 'string' and tonumber(guard) then
+  local guard = version_in(redis.pcall('GET', KEYS[2]))
+  if guard then
     return guard
   end
   local entry = redis.pcall('GET', KEYS[1])
@@ -17,8 +22,8 @@ local function held_version()
     return nil
   end
   local readable, facts = pcall(cjson.decode, entry)
-  if readable and type(facts) == 'table' and type(facts.version) == 'number' then
-    return string.format('%.0f', facts.version)
+  if readable and type(facts) == 'table' and type(facts.version) == 'number' and facts.version % 1 == 0 then
+    return version_in(string.format('%.0f', facts.version))
   end
   return nil
 end

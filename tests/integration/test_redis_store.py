@@ -130,6 +130,7 @@ async def test_an_entry_lives_until_its_edge_and_its_guard_for_the_longest_time(
         encode(granted("cus_1", 5))[:-7],
         encode(granted("cus_1", 5)).replace(b'"format":1', b'"format":2'),
         encode(granted("cus_1", 5)).replace(b'"version":5', b'"version":"5"'),
+        encode(granted("cus_1", 5)).replace(b'"version":5', b'"version":1' + b"0" * 400),
         encode(granted("cus_1", 5)).replace(b'"grants":[', b'"grants":["x",'),
         encode(granted("cus_2", 5)),
         json.dumps({**json.loads(encode(granted("cus_1", 5))), "extra": 1}).encode(),
@@ -158,11 +159,23 @@ async def test_keys_of_another_type_count_as_absent_and_are_replaced(
     assert await reader.read("cus_1") == granted("cus_1", 6)
 
 
-async def test_a_guard_that_is_no_number_counts_as_absent(
-    client: Redis, prefix: str, reader: RedisEntitlements
+@pytest.mark.parametrize("guard", ["", "soon", "inf", "nan", "1e300", "0x7fffffff", "7.5", "-7", " 7 ", "9" * 30])
+async def test_a_guard_that_is_no_version_counts_as_absent(
+    client: Redis, prefix: str, reader: RedisEntitlements, guard: str
 ) -> None:
-    await client.set(Keys(prefix).guard("cus_1"), "soon")
-    assert await reader.refill(granted("cus_1", 6), None, NOW) == Held(6)
+    await client.set(Keys(prefix).guard("cus_1"), guard)
+    assert await publisher(client, prefix).publish(granted("cus_1", 6)) == Held(6)
+    await client.set(Keys(prefix).guard("cus_1"), guard)
+    assert await reader.refill(granted("cus_1", 7), None, NOW) == Held(7)
+
+
+@pytest.mark.parametrize("version", ["1e400", "-1e400", "NaN", "7.5", "-7", "9" * 30])
+async def test_an_entry_of_no_version_counts_as_absent(
+    client: Redis, prefix: str, reader: RedisEntitlements, version: str
+) -> None:
+    await client.set(Keys(prefix).entry("cus_1"), f'{{"version":{version}}}')
+    assert await publisher(client, prefix).publish(granted("cus_1", 6)) == Held(6)
+    assert await reader.read("cus_1") == granted("cus_1", 6)
 
 
 async def test_a_publication_is_announced_and_a_refill_or_an_outdated_publication_is_not(
