@@ -13,7 +13,6 @@ from typing import Final
 
 import httpx
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from admin.stripe.account import simulator_address
 from gateway.bootstrap import CannotStart, Process, running
@@ -87,7 +86,8 @@ async def serving_gateway(
             return
         drain = config.server.drain
         public = listener(process.gateway, drain=drain, protocol=gateway_protocol(render_refusal=process.refuse_raw))
-        operator = listener(process.operator, drain=drain, protocol=HttpToolsProtocol)
+        # The same bounds for whoever reaches the port without the token; its refusals aren't shaped for callers.
+        operator = listener(process.operator, drain=drain, protocol=gateway_protocol())
         async with serving([(public, sockets[0]), (operator, sockets[1])], stop):
             yield process
 

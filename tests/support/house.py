@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.bootstrap import CannotStart, Process, running
 from gateway.listener import gateway_protocol
@@ -328,7 +327,7 @@ async def house(
         assert not isinstance(process, CannotStart), process
         protocol = gateway_protocol(render_refusal=process.refuse_raw)
         await stack.enter_async_context(_listening(process.gateway, protocol, public))
-        await stack.enter_async_context(_listening(process.operator, HttpToolsProtocol, private))
+        await stack.enter_async_context(_listening(process.operator, gateway_protocol(), private))
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=20, trust_env=False))
         ledger = directory / "ledger.db"
         yield House(api, operator, upstream, simulator, base, process, clock, http, ledger, printed, answers)
