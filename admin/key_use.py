@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol
 
 from admin.ledger.engine import LedgerDownError
 
 WRITE_SECONDS: Final = 15.0
+LAST_SECONDS: Final = 2.0
 BATCH: Final = 500
 
 _log = logging.getLogger(__name__)
@@ -51,6 +53,12 @@ class KeyUse:
         while True:
             await asyncio.sleep(self._pause)
             await self.write()
+
+    async def finish(self) -> None:
+        """What is left, at the end of the process, which nothing of this may hold up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_SECONDS):
+                await self.write()
 
     async def write(self) -> None:
         """What has been noted, in a few transactions that hold nobody up for long."""

@@ -18,6 +18,7 @@ from gateway.credentials import Authenticated, Unauthenticated
 from gateway.plan import Plan
 from gateway.telemetry import RequestEnd
 from gateway.upstream.outcome import CLIENT_CLOSED_REQUEST, Receive, Scope, Send, request_target
+from policies.api_key import masked
 from policies.reasons import Reason
 
 RESERVED_SEGMENT: Final = "_gateway"
@@ -132,7 +133,7 @@ def _request_id(headers: Headers) -> str:
 
 
 def _loggable(raw_target: bytes) -> str:
-    """The path as sent, without its query and without what may be a payment link, however it is spelt."""
+    """The path as sent, without its query, an API key's secret, and what may be a payment link, however it is spelt."""
     path = raw_target.partition(b"?")[0].partition(b"#")[0].decode("latin-1")
     read = unicodedata.normalize("NFKC", unquote(unquote(path))) if "%" in path else path
-    return f"/{RESERVED_SEGMENT}/…" if RESERVED_SEGMENT in read.lower() else path[:_LONGEST_PATH]
+    return f"/{RESERVED_SEGMENT}/…" if RESERVED_SEGMENT in read.lower() else masked(path[:_LONGEST_PATH])

@@ -32,6 +32,7 @@ KEY_PATTERN: Final = rf"\bgw_[0-9A-Za-z]{{{ID_LENGTH}}}_[0-9A-Za-z]{{{SECRET_LEN
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _KEY: Final = re.compile(KEY_PATTERN.replace(r"\b", "").encode())
+_SECRET: Final = re.compile(rf"({PREFIX}[0-9A-Za-z]{{{ID_LENGTH}}}_)[0-9A-Za-z]+")
 _ID: Final = re.compile(rf"[0-9A-Za-z]{{{ID_LENGTH}}}", re.ASCII)
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}")
 """A scope-token of RFC 6749, section 3.3."""
@@ -89,6 +90,11 @@ def is_key_id(text: str) -> bool:
 def shown(key_id: str) -> str:
     """How a key is named wherever the key itself may not stand."""
     return f"{PREFIX}{key_id}"
+
+
+def masked(text: str) -> str:
+    """`text` with the secret of every key in it left out, for what is repeated or written down (P9)."""
+    return _SECRET.sub(r"\1…", text) if PREFIX in text else text
 
 
 def digest_of(hash_key: bytes, text: bytes) -> str:

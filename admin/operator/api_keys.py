@@ -13,7 +13,9 @@ from admin.operations import LONGEST_NAME, Done, Rejected
 from admin.operator.views import Outcome
 from policies.caller import customer_problem
 
-By = Annotated[str, Field(description="Who does this, for the record.", max_length=LONGEST_NAME, pattern=r"^[^\x00-\x1f\x7f]*$")]
+By = Annotated[
+    str, Field(description="Who does this, for the record.", max_length=LONGEST_NAME, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
 
 
 class KeyRequest(BaseModel, extra="forbid"):

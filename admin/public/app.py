@@ -19,6 +19,7 @@ from admin.public.keys import KeyEndpoints
 from admin.public.pages import page
 from admin.public.ports import Billing, NotBought, PublicPorts
 from admin.public.standing import me, plans
+from policies.api_key import PREFIX
 from policies.caller import SCOPE_KEY, Caller
 from policies.decision import Refuse, decide
 from policies.entitlement import Entitlement
@@ -259,9 +260,9 @@ def _caller(request: Request) -> Caller:
 
 
 def _shown_path(request: Request) -> str:
-    """The path to name in an answer: never what may be a payment link, which counts as a secret (P9)."""
+    """The path to name in an answer: never what may be a payment link or an API key, which are secrets (P9)."""
     path: str = request.scope["path"]
-    return "/_gateway/…" if "pay" in path.lower() else path[:200]
+    return "/_gateway/…" if "pay" in path.lower() or PREFIX in path else path[:200]
 
 
 def _why(ports: PublicPorts, entitlement: Entitlement | None, tier: str) -> Reason | None:

@@ -91,7 +91,9 @@ def _in_header(headers: Headers) -> bytes | Unauthenticated:
 
 
 def _in_key_header(headers: Headers, wanted: str) -> list[bytes]:
-    return [value.strip(_OWS) for name, value in headers if _is_spelling(name, wanted) and value.strip(_OWS)]
+    length = len(wanted)  # compared first: this looks at every header of every request
+    found = [value.strip(_OWS) for name, value in headers if len(name) == length and _is_spelling(name, wanted)]
+    return [value for value in found if value] if found else found
 
 
 def _is_spelling(name: bytes, wanted: str) -> bool:

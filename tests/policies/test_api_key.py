@@ -19,6 +19,7 @@ from policies.api_key import (
     is_same_digest,
     key_id_of,
     make_key,
+    masked,
     scopes_problem,
     shown,
 )
@@ -117,3 +118,12 @@ def test_scopes_are_words_of_oauth_and_never_an_empty_list() -> None:
     for wrong in ((), ("a", "a"), ("a b",), ("",), ('"',), ("\\",), ("é",), ("a\n",), ("x" * 101,)):
         assert scopes_problem(wrong), wrong
     assert scopes_problem(tuple(f"s{number}" for number in range(51)))
+
+
+def test_a_key_in_a_text_is_masked_down_to_its_id() -> None:
+    one, two = make_key(secrets.randbelow), make_key(secrets.randbelow)
+    text = masked(f"/v1/{one.text}/x?k={two.text}")
+    assert text == f"/v1/{shown(one.id)}_…/x?k={shown(two.id)}_…"
+    assert masked(f"/cut/{one.text[:30]}") == f"/cut/{shown(one.id)}_…"
+    for plain in ("/v1/gw_/x", "/gw_short_x", "/", ""):
+        assert masked(plain) == plain
