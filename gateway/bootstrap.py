@@ -133,7 +133,7 @@ async def _start(config: Config, routes: RouteTable, now: Clock, stack: AsyncExi
         bounds=KeyBounds(max_ttl=cache.max_ttl, max_stale=cache.max_stale, negative_ttl=cache.negative_ttl),
     )
     key_use = KeyUse(api_keys, ledger.api_keys, seconds=NOTE_SECONDS)
-    stack.push_async_callback(key_use.write)
+    stack.push_async_callback(key_use.finish)
     stack.push_async_callback(api_keys.aclose)
     try:
         in_force = InForce(config, routes, signing_key=kept.signing_key, metrics=metrics, api_keys=api_keys)
