@@ -24,6 +24,7 @@ _HEAD_BYTES: Final = 256 * 1024
 _HEADER_COUNT: Final = 1000
 _BODILESS_STATUSES: Final = frozenset({204, 304})
 _START: Final = b"HTTP/1."
+_LENGTHS_TOLD_APART: Final = frozenset(map(len, (b"connection", b"content-length", b"transfer-encoding")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +184,16 @@ class AnswerReader:
         encoding: bytes | None = None
         connection = b""
         for name, value in self._headers:
-            if len(name) == 14 and name.lower() == b"content-length":
+            if len(name) not in _LENGTHS_TOLD_APART:
+                continue
+            lowered = name.lower()
+            if lowered == b"content-length":
                 length = True
-            elif len(name) == 17 and name.lower() == b"transfer-encoding":
+            elif lowered == b"transfer-encoding":
                 if encoding is not None or length:
                     self._fail("the answer is framed twice")
                 encoding = value.lower()
-            elif len(name) == 10 and name.lower() == b"connection":
+            elif lowered == b"connection":
                 connection += b"," + value.lower()
         if encoding is not None and (length or encoding != b"chunked" or version != "1.1"):
             self._fail("the Transfer-Encoding can't be read")

@@ -184,7 +184,9 @@ def inbound_response_headers(raw: Iterable[Header]) -> list[Header]:
     return _without_named(kept, named) if named else kept
 
 
-def identity_headers(customer: str, *, tier: str | None, features: Iterable[str], status: str | None) -> list[Header]:
+def identity_headers(
+    customer: str, *, tier: str | None, features: Iterable[str], status: str | None, quantity: int | None = None
+) -> list[Header]:
     """Who the caller is, for the upstream. What isn't known is left out (DESIGN.md, section 7).
 
     Header values are Latin-1 at best, and a customer's name may hold any printable character: everything but visible
@@ -196,6 +198,8 @@ def identity_headers(customer: str, *, tier: str | None, features: Iterable[str]
         headers.append((b"x-gateway-features", b",".join(_percent_encoded(f).replace(b",", b"%2C") for f in features)))
     if status is not None:
         headers.append((b"x-gateway-status", _percent_encoded(status)))
+    if quantity is not None:
+        headers.append((b"x-gateway-quantity", b"%d" % quantity))
     return headers
 
 

@@ -6,8 +6,7 @@ would decide about somebody else's request.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +14,10 @@ if TYPE_CHECKING:
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110, section 9.2.2."""
 
+_TOLD_APART: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+
+class RequestHead(NamedTuple):
     """Everything but a `Host` that names the target. `length` is that of the body, None where it goes in chunks."""
 
     request_line: bytes
@@ -36,38 +36,33 @@ class RequestHead:
 
 def request_head(method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> RequestHead:
     """Raises ValueError where the bytes would say something else than was meant."""
-    lines = [b"%b: %b\r\n" % header for header in headers]
     names_host = False
     framings = 0
     length: int | None = 0
     for name, value in headers:
-        if name == b"host":
-            names_host = True
-        elif name == b"content-length":
-            framings += 1
-            length = _length(value)
-        elif name == b"transfer-encoding":
-            framings += 1
-            length = None
+        if name in _TOLD_APART:
+            if name == b"host":
+                names_host = True
+            else:
+                framings += 1
+                length = _length(value) if name == b"content-length" else None
     if framings > 1:
         raise ValueError("the request is framed twice")
-    lines.append(b"\r\n")
-    fields = b"".join(lines)
+    # One join of joins, and one look at the whole: of what there is to do per request, this is a good part.
     request_line = b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target)
-    # One look at the whole: a line break inside a name or value would split the request.
-    breaks = len(lines)
+    fields = b"\r\n".join([*map(b": ".join, headers), b"", b""])
+    breaks = len(headers) + 1
     if (
-        fields.count(b"\n") != breaks
+        fields.count(b"\n") != breaks  # a line break inside a name or value would split the request
         or fields.count(b"\r") != breaks
+        or b"\0" in fields
         or request_line.count(b"\n") + request_line.count(b"\r") != 2
         or request_line.count(b" ") != 2
-        or b"\0" in fields
         or b"\0" in request_line
     ):
         raise ValueError("a line break, NUL or space where none may be in the head of a request")
-    return RequestHead(
-        request_line, fields, names_host, length, method == "HEAD", length == 0 and method in _IDEMPOTENT
-    )
+    repeatable = length == 0 and method in _IDEMPOTENT
+    return RequestHead(request_line, fields, names_host, length, method == "HEAD", repeatable)
 
 
 def _length(value: bytes) -> int:
