@@ -90,14 +90,14 @@ class World:
                 await self.lives.step(name)
                 self.tally.steps += 1
                 await self._trouble(name)
-                await self._post(self.chance.randrange(3))
+                await self._post(self.chance.choice([0, 0, 0, 1, 1]))
                 await self._check([name])
             lull = self.chance.choice(_LULLS)
             if self.house.clock() + lull > self.caught_up_at + _LONGEST_DEAFNESS:
                 await self._reconcile()
             for _ in range(hops := self.chance.choice([1, 1, 3])):
                 self._pass_time(lull / hops)
-                await self._post(self.chance.randrange(4))
+                await self._post(self.chance.randrange(3))
                 await self._check(self.lives.names)
             await self._background()
         await self._reconcile()
@@ -164,9 +164,9 @@ class World:
                 if fate < 0.35:
                     await self._cut_off(body)
                 elif fate < 0.45:
-                    verdicts = await asyncio.gather(*(self.house.receive(body) for _ in range(3)))
+                    verdicts = await asyncio.gather(*(self.house.receive(body) for _ in range(2)))
                     assert {verdict.status for verdict in verdicts} == {200}, verdicts
-                    self.tally.delivered += 3
+                    self.tally.delivered += 2
                 else:
                     await self._arrive(event, body)
 
@@ -245,9 +245,7 @@ class World:
 
     def _check_future(self, name: str, entitlement: Entitlement) -> None:
         openings = tuple(
-            opening
-            for payer in self.lives.payers[name]
-            for opening in self.house.chronicle.states.get(payer, [()])[-1]
+            opening for payer in self.lives.payers[name] for opening in self.house.chronicle.states.get(payer, [()])[-1]
         )
         now = self.house.clock()
         ends = {opening.until for opening in openings if opening.until != float("inf")} | set(entitlement.edges)

@@ -92,9 +92,7 @@ class Chronicle:
         settings = self._world.billing.settings
         if invoice.auto_advance:
             last = invoice.attempts > len(settings.retry_days)
-            self.oracle.not_collected(
-                invoice.subscription, given_up=last and settings.after_final_failure == "unpaid"
-            )
+            self.oracle.not_collected(invoice.subscription, given_up=last and settings.after_final_failure == "unpaid")
         self._touched.add(invoice.customer)
         self._after_failure(invoice)
 

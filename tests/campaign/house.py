@@ -223,6 +223,10 @@ class House:
         await self.catalog.load()
         self.ladder = build_ladder(TIERS, self.catalog.pins)
 
+    def rolled_secrets(self, *secrets: str) -> None:
+        """While a webhook secret is rolled there are several."""
+        self.receiver = WebhookReceiver(",".join(secrets), self.pair, self.inbox, self.work, wall=self.clock)
+
     # The post
 
     def bodies(self, event: Event) -> list[bytes]:

@@ -183,7 +183,9 @@ class Lives:
         how = {
             "items[0][id]": subscription.items[0].id,
             "proration_behavior": self._chance.choice(["none", "create_prorations", "always_invoice"]),
-            "payment_behavior": self._chance.choice(["allow_incomplete", "pending_if_incomplete", "error_if_incomplete"]),
+            "payment_behavior": self._chance.choice(
+                ["allow_incomplete", "pending_if_incomplete", "error_if_incomplete"]
+            ),
         }
         answer = await self._house.ask("POST", f"/v1/subscriptions/{subscription.id}", **change, **how)
         return f"changes {subscription.id} {change}: {answer.status_code}"

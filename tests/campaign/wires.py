@@ -27,11 +27,10 @@ class Wire(httpx.AsyncBaseTransport):
     shape: Shape = "period on the item"
     cut: int = 0
     hold: int = 0
-    calls: int = 0
+    renamed_statuses: dict[str, str] = field(default_factory=dict)
     _held: list[asyncio.Event] = field(default_factory=list)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.calls += 1
         if self.cut:
             self.cut -= 1
             raise httpx.ReadTimeout("cut", request=request)
@@ -44,6 +43,8 @@ class Wire(httpx.AsyncBaseTransport):
             await gate.wait()
         if self.shape != "period on the item":
             content = json.dumps(dressed(json.loads(content), self.shape)).encode()
+        for status, instead in self.renamed_statuses.items():
+            content = content.replace(f'"status": "{status}"'.encode(), f'"status": "{instead}"'.encode())
         headers = [(name, value) for name, value in answer.headers.raw if name.lower() != b"content-length"]
         return httpx.Response(answer.status_code, headers=headers, content=content, request=request)
 

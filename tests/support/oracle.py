@@ -167,7 +167,9 @@ class Oracle:
             # Whoever said when it ends will not be late in renewing: up to there, and not a second more.
             return promised if promised <= one.until else min(promised, one.until + self._leniency.leeway)
         if known.trust is Trust.BEHIND:
-            owed = [bill.dated if bill.due is None else bill.due for bill in known.bills.values() if bill.state == "open"]
+            owed = [
+                bill.dated if bill.due is None else bill.due for bill in known.bills.values() if bill.state == "open"
+            ]
             return min(promised, min(owed, default=one.since) + self._leniency.grace)
         return None
 

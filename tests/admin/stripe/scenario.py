@@ -108,7 +108,9 @@ class Scenario:
         if not by_truth:
             return
         store, states = self.house.simulator.world.store, self.house.chronicle.states
-        hers = [one for one in store.customers.values() if one.metadata.get(CLAIM_KEY) == "alice" or one.id == self.payer]
+        hers = [
+            one for one in store.customers.values() if one.metadata.get(CLAIM_KEY) == "alice" or one.id == self.payer
+        ]
         openings = tuple(opening for one in hers for opening in states.get(one.id, [()])[-1])
         assert rank_at(openings, self.house.clock(), EVERYBODY) == rank, "the oracle says otherwise"
 

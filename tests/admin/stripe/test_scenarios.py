@@ -7,15 +7,18 @@ Each row says what was delivered in which order and what must follow; the oracle
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from admin.simulator.delivery import sign
+from admin.stripe.envelope import Envelope, read_envelope
 from admin.stripe.reconcile import CaughtUp
-from admin.stripe.webhook import Reception
+from admin.stripe.webhook import Reception, inbox_event
 from tests.admin.stripe.scenario import ENTERPRISE, FREE, PRO, TEAM, WAYS, Scenario
-from tests.campaign.house import BASE, DAY, HOUR, opened_house
+from tests.campaign.house import BASE, DAY, HOUR, SECRET, opened_house
 from tests.campaign.inline_sqlite import statements_run_inline
 from tests.campaign.wires import Shape
 from tests.support.ledgers import fresh_sqlite
@@ -314,6 +317,32 @@ async def test_31_what_is_of_another_mode_or_account_changes_nothing(row: Scenar
     await row.opens(FREE, by_truth=False)
 
 
+async def test_32_each_signature_of_the_edge_table_has_its_answer(row: Scenario) -> None:
+    await row.subscribe()
+    house = row.house
+    house.rolled_secrets("whsec_new", SECRET)
+    event = row.mail("customer.subscription.created")[0]
+    (body,) = house.bodies(event)
+    now = int(house.clock())
+    ours, other = sign(body, SECRET, now), sign(body, "whsec_other", now)
+    two = f"{other},{ours.split(',')[1]}"
+    binary = b"\xff" + body
+    deliveries = [
+        (body, ours, 200),
+        (body, sign(body, "whsec_new", now), 200),
+        (body, two, 200),
+        (body, other, 400),
+        (body, ours.replace("v1=", "v0="), 400),
+        (body, sign(body, SECRET, now - 301), 400),
+        (body, sign(body, SECRET, now + DAY), 400),
+        (body, f"t={now},v1=é", 400),
+        (binary, sign(binary, SECRET, now), 400),
+        (b"[]", sign(b"[]", SECRET, now), 400),
+    ]
+    verdicts = [await house.receiver.receive(body, header, house.clock()) for body, header, _ in deliveries]
+    assert [verdict.status for verdict in verdicts] == [status for _, _, status in deliveries]
+
+
 async def test_34_a_purchase_by_nobody_known_is_theirs_once_the_session_names_them(row: Scenario) -> None:
     made = await row.do(
         "POST",
@@ -337,7 +366,9 @@ async def test_34_a_purchase_by_nobody_known_is_theirs_once_the_session_names_th
 async def test_35_a_debit_that_fails_later_follows_the_status_that_stripe_keeps(row: Scenario) -> None:
     await row.subscribe()
     await row.deliver()
-    (created,) = [event for event in row.house.simulator.world.store.events.values() if event.type.endswith("n.created")]
+    (created,) = [
+        event for event in row.house.simulator.world.store.events.values() if event.type.endswith("n.created")
+    ]
     thin = row.house.simulator.webhooks.payload == "thin"
     for kind in ("invoice.voided", "invoice.payment_failed"):
 
@@ -352,7 +383,9 @@ async def test_36_a_refund_changes_no_status(row: Scenario) -> None:
     await row.subscribe()
     await row.deliver()
     row.house.simulator.webhooks.payload = "snapshot"
-    (created,) = [event for event in row.house.simulator.world.store.events.values() if event.type.endswith("n.created")]
+    (created,) = [
+        event for event in row.house.simulator.world.store.events.values() if event.type.endswith("n.created")
+    ]
 
     def refund(body: dict[str, object]) -> None:
         charge = {"object": "charge", "id": "ch_1", "customer": row.payer, "refunded": True, "amount_refunded": 2900}
@@ -476,3 +509,74 @@ async def test_a_deleted_customer_has_nothing(row: Scenario) -> None:
     await row.do("DELETE", f"/v1/customers/{row.payer}")
     await row.deliver(row.mail("customer.deleted"))
     await row.opens(FREE)
+
+
+async def test_a_status_that_nobody_has_heard_of_opens_nothing(row: Scenario) -> None:
+    await row.subscribe()
+    row.house.wire.renamed_statuses = {"active": "dormant"}
+    await row.deliver()
+    await row.opens(FREE, by_truth=False)
+    row.house.wire.renamed_statuses = {}
+    await row.house.reconcile(with_a_night=True)
+    await row.opens(PRO)
+
+
+async def test_an_event_that_arrives_during_a_look_is_not_answered_by_it(row: Scenario) -> None:
+    subscription = await row.subscribe()
+    (created,) = row.mail("customer.subscription.created")
+    row.lose_mail()
+    row.house.wire.hold = 1
+    stalled = asyncio.create_task(row.house.receive(row.house.bodies(created)[0]))
+    while not row.house.wire.held:  # noqa: ASYNC110 -- the wire says so in no other way
+        await asyncio.sleep(0)
+    await row.do("DELETE", f"/v1/subscriptions/{subscription}")
+    (ended,) = row.mail("customer.subscription.deleted")
+    envelope = read_envelope(json.dumps(row.house.simulator.webhooks._render(ended)).encode())
+    assert isinstance(envelope, Envelope)
+    # Another process stores it and is killed before it looks.
+    await row.house.inbox.store(inbox_event(envelope, row.house.pair, int(row.house.clock())), row.house.clock())
+    row.house.wire.let_go()
+    await stalled
+    await row.opens(PRO, by_truth=False)
+    row.until(60)
+    await row.house.worker.run_once()
+    await row.opens(FREE)
+
+
+async def test_a_stripe_customer_that_two_claim_keeps_the_first(row: Scenario) -> None:
+    await row.subscribe()
+    await row.deliver()
+    made = await row.do(
+        "POST",
+        "/v1/checkout/sessions",
+        **{
+            "mode": "subscription",
+            "client_reference_id": "mallory",
+            "customer": row.payer,
+            "line_items[0][price]": "price_pro_monthly",
+            "line_items[0][quantity]": "1",
+            "success_url": f"{BASE}/ok",
+        },
+    )
+    await row.page(made.json()["url"], card="works")
+    await row.deliver()
+    await row.opens(PRO)
+    assert (await row.house.entitlements(["mallory"]))[0].at(row.house.clock()).rank == FREE
+    (conflict,) = await row.house.stripe_customers.conflicts(row.house.pair)
+    assert (conflict.customer, conflict.claimed_by) == ("alice", "mallory")
+
+
+async def test_items_that_stripe_leaves_out_of_the_list_count(row: Scenario) -> None:
+    row.house.wire.shape = "period on the item"
+    many = {}
+    for number in range(10):
+        price = await row.do(
+            "POST",
+            "/v1/prices",
+            **{"product": "prod_extra_storage", "currency": "usd", "unit_amount": "5", "recurring[interval]": "month"},
+        )
+        many[f"items[{number + 1}][price]"] = price.json()["id"]
+    many["items[11][price]"] = "price_ent"
+    await row.subscribe("price_extra", **many)
+    await row.deliver()
+    await row.opens(ENTERPRISE)

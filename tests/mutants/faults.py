@@ -1,0 +1,152 @@
+"""The faults that are planted: each mistake that others have made (facts/stripe.md, 2.5) and each wrong reading of section 5
+that came to mind, as a change of the product's source.
+
+A mutant that no longer applies is an error of this list: the text it replaces must occur exactly once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """In `path`, `old` becomes `new`."""
+
+    path: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One wrong product. `belief` is what its author would have thought."""
+
+    name: str
+    belief: str
+    edits: tuple[Edit, ...]
+
+
+def _one(name: str, belief: str, path: str, old: str, new: str) -> Mutant:
+    return Mutant(name, belief, (Edit(path, old, new),))
+
+
+_RULES: Final = "policies/entitlement.py"
+_TIERS: Final = "policies/tiers.py"
+_OBJECTS: Final = "admin/stripe/objects.py"
+_FETCH: Final = "admin/stripe/fetch.py"
+_SYNC: Final = "admin/stripe/sync.py"
+_WORK: Final = "admin/stripe/work.py"
+_WEBHOOK: Final = "admin/stripe/webhook.py"
+_ENVELOPE: Final = "admin/stripe/envelope.py"
+_SIGNATURE: Final = "admin/stripe/signature.py"
+_RECONCILE: Final = "admin/stripe/reconcile.py"
+_LEDGER: Final = "admin/ledger/stripe_customers.py"
+_CLIENT: Final = "admin/stripe/client.py"
+
+_PAYING: Final = 'PAYING: Final = frozenset({"trialing", "active"})'
+_GRACE: Final = 'if subscription.status == "past_due":\n        unpaid_since'
+_KEEP_PAYLOAD: Final = """    if about.get("object") == "subscription":
+        kept = PAYLOADS.setdefault(str(customer_of(about)), {})
+        {guard}kept[str(about.get("id"))] = (event.get("created"), about)
+    return Envelope("""
+
+
+def _payload(name: str, belief: str, guard: str) -> Mutant:
+    return Mutant(
+        name,
+        belief,
+        (
+            Edit(_ENVELOPE, "_CATALOG: Final = (", "PAYLOADS: dict[str, dict[str, object]] = {}\n_CATALOG: Final = ("),
+            Edit(
+                _ENVELOPE,
+                '    is_customer = about.get("object") == "customer"\n    return Envelope(',
+                '    is_customer = about.get("object") == "customer"\n' + _KEEP_PAYLOAD.replace("{guard}", guard),
+            ),
+            Edit(
+                _FETCH,
+                "    found: list[ReadSubscription] = []\n",
+                "    from admin.stripe.envelope import PAYLOADS\n"
+                "    told = {key: value[1] for key, value in PAYLOADS.get(stripe_customer, {}).items()}\n"
+                '    listed = tuple(told.get(one["id"], one) for one in listed)\n'
+                "    found: list[ReadSubscription] = []\n",
+            ),
+        ),
+    )
+
+
+RULES: Final = (
+    _one("incomplete-pays", "the period is ahead", _RULES, _PAYING, _PAYING.replace("{", '{"incomplete", ')),
+    _one("canceled-runs-on", "canceled ends with its period", _RULES, _PAYING, _PAYING.replace("{", '{"canceled", ')),
+    _one("unpaid-runs-on", "a deletion will come", _RULES, _PAYING, _PAYING.replace("{", '{"unpaid", ')),
+    _one("paused-runs-on", "paused is not canceled", _RULES, _PAYING, _PAYING.replace("{", '{"paused", ')),
+    _one("past-due-pays", "the period has rolled", _RULES, _PAYING, _PAYING.replace("{", '{"past_due", ')),
+    _one("unknown-pays", "not one of the bad ones", _RULES, "if subscription.status in PAYING:\n        if item", 'if subscription.status not in KNOWN_STATUSES or subscription.status in PAYING:\n        if item'),
+    _one("no-grace", "past_due has not paid", _RULES, _GRACE, _GRACE.replace("past_due", "never")),
+    _one("no-leeway", "access ends with the period", _RULES, "item.period_end + rules.renewal_leeway", "item.period_end"),
+    _one("endless-leeway", "the webhook will come", _RULES, "item.period_end + rules.renewal_leeway", "math.inf"),
+    _one("leeway-after-a-planned-end", "every end has leeway", _RULES, "            return planned\n", "            return planned + rules.renewal_leeway\n"),
+    _one("planned-end-is-a-promise", "they said until when", _RULES, "if planned is not None and planned <= item.period_end:", "if planned is not None:"),
+    _one("only-the-flag", "cancel_at_period_end says it", _RULES, "    if subscription.cancel_at is not None:\n        return subscription.cancel_at\n", ""),
+    _one("flag-unread", "cancel_at says it", _RULES, "return item.period_end if subscription.cancel_at_period_end else None", "return None"),
+    _one("planned-end-unread", "Stripe will tell when it ends", _RULES, "    if subscription.cancel_at is not None:\n        return subscription.cancel_at\n    return item.period_end if subscription.cancel_at_period_end else None", "    return None"),
+    _one("planned-end-forgotten-in-grace", "past_due has its own end", _RULES, "return graced if planned is None else min(planned, graced)", "return graced"),
+    _one("grace-from-this-period", "the unpaid period began then", _RULES, "unpaid_since = subscription.oldest_open_invoice_at", "unpaid_since = None"),
+    _one("grace-from-the-period-end", "until then it was paid", _RULES, "unpaid_since = subscription.oldest_open_invoice_at", "unpaid_since = item.period_end"),
+    _one("endless-grace", "Stripe retries", _RULES, "graced = unpaid_since + rules.past_due_grace", "graced = math.inf"),
+    _one("end-is-inclusive", "until means through", _RULES, "            if now < until:", "            if now <= until:"),
+    _one("empty-seats-count", "an item is an item", _RULES, "if rank == NO_TIER or item.quantity == 0:", "if rank == NO_TIER:"),
+    _one("first-item-only", "items[0]", _RULES, "for item in subscription.items if (span", "for item in subscription.items[:1] if (span"),
+    _one("first-subscription-only", "one customer has one", _RULES, "    for subscription in facts.subscriptions:\n        spans", "    for subscription in facts.subscriptions[:1]:\n        spans"),
+    _one("lowest-tier-wins", "the last to end wins", _RULES, "        if best is not None and span.rank <= best.rank:\n            continue\n", "        if best is not None:\n            continue\n"),
+    _one("trial-by-date", "trial_end is ahead", _RULES, "    planned = planned_end(subscription, item)\n    if subscription.status in PAYING:", "    planned = planned_end(subscription, item)\n    if subscription.trial_end is not None and subscription.trial_end > (subscription.ended_at or 0) and subscription.status == 'canceled':\n        return subscription.trial_end\n    if subscription.status in PAYING:"),
+    _one("trial-without-leeway", "a trial is over when it is", _RULES, "        late = item.period_end + rules.renewal_leeway\n", "        late = item.period_end + (0 if subscription.status == 'trialing' else rules.renewal_leeway)\n"),
+    _one("pin-unread", "a lookup key names its price", _TIERS, "            (self._pinned, item.price),\n", ""),
+    _one("product-unread", "prices are what is sold", _TIERS, "            (self._products, item.product),\n", ""),
+)  # fmt: skip
+
+READINGS: Final = (
+    _one("grace-from-the-newest-bill", "the last bill is what they owe", _FETCH, "since = invoices[0].owed_since", "since = invoices[-1].owed_since"),
+    _one("grace-from-each-retry", "a retry is a new chance", _OBJECTS, '    owed_since = moment(source, "due_date", what)\n', '    owed_since = moment(source, "next_payment_attempt", what) or moment(source, "due_date", what)\n'),
+    _one("due-date-unread", "a bill is owed when it is made", _OBJECTS, '    owed_since = moment(source, "due_date", what)\n', "    owed_since = None\n"),
+    _one("canceled-at-is-the-end", "canceled_at says when", _OBJECTS, 'cancel_at=moment(source, "cancel_at", what),', 'cancel_at=moment(source, "canceled_at", what) or moment(source, "cancel_at", what),'),
+    _one("older-period-unread", "the period is on the item", _OBJECTS, 'moment(subscription, "current_period_end", what) if period_end is None else period_end', "period_end"),
+    _one("newer-period-unread", "the period is on the subscription", _OBJECTS, 'moment(subscription, "current_period_end", what) if period_end is None else period_end', 'moment(subscription, "current_period_end", what)'),
+    _one("plan-unread", "every item has a price", _OBJECTS, 'item.get("price") if isinstance(item.get("price"), dict) else item.get("plan")', 'item.get("price")'),
+    _one("pending-update-counts", "they have asked for it", _OBJECTS, '    listed = child(source, "items")\n', '    pending = child(source, "pending_update").get("subscription_items")\n    listed = {"data": pending} if pending else child(source, "items")\n'),
+    _one("paused-collection-pauses", "paused is paused", _OBJECTS, '        status=status,\n        items=', '        status="paused" if source.get("pause_collection") else status,\n        items='),
+    _one("ten-items", "the list is the list", _FETCH, "if subscription.has_more_items:", "if False:"),
+    _one("one-subscription", "limit: 1", _CLIENT, '                    if page.get("has_more") is not True:', '                    if path == "/v1/subscriptions":\n                        return tuple(found[:1])\n                    if page.get("has_more") is not True:'),
+    _one("cancel-by-customer", "a deletion is the customer's end", _FETCH, "subscriptions=tuple(subscription.fact for subscription in found),", 'subscriptions=() if any(one.fact.status == "canceled" for one in found) else tuple(one.fact for one in found),'),
+    _one("deleted-keeps", "a customer that is gone changes nothing", _FETCH, "        return Fetched((), {}, deleted=True)\n", '        return Failed("it is gone")\n'),
+)  # fmt: skip
+
+PIPELINE: Final = (
+    _payload("last-write-wins", "the payload is the state", ""),
+    _payload("newest-second-wins", "created orders events; a tie is old", 'if about.get("id") not in kept or kept[str(about.get("id"))][0] < event.get("created"):\n            '),
+    _one("duplicate-is-done", "it was received before", _WEBHOOK, 'if stored.status == "duplicate_done":', 'if stored.status != "new":'),
+    _one("acknowledged-and-dropped", "200, it was only a 429", _WEBHOOK, "            await self._inbox.mark_doubted(self._pair, envelope.event_id, self._wall())\n", '            await self._inbox.mark(self._pair, envelope.event_id, "done", "tried", self._wall())\n'),
+    _one("unlocked-fetch-latest", "what was fetched is the latest", _LEDGER, "if row is None or row.ticket != ticket.number or row.written_ticket >= ticket.number:", "if row is None:"),
+    _one("settles-what-came-meanwhile", "a fetch answers all events", _LEDGER, "            await settle(connection, pair, ticket.event_ids)\n", "            await settle(connection, pair, await pending_for(connection, pair, ticket.stripe_customer))\n"),
+    _one("link-moves", "the newest claim is right", _LEDGER, "            if owner is not None:\n", "            if False:\n"),
+    Mutant("unknown-customer-ignored", "200, not ours", (
+        Edit(_SYNC, "        if isinstance(fetched, Failed) or fetched.own_claim or", "        if True or isinstance(fetched, Failed) or fetched.own_claim or"),
+        Edit(_WORK, "        if claim is not None:\n", "        if False:\n"),
+    )),
+    _one("only-subscription-metadata", "metadata is copied everywhere", _FETCH, "        own_claim=own.claim,\n", "        own_claim=None,\n"),
+    _one("any-mode", "a valid signature is enough", _WEBHOOK, "if envelope.livemode != self._pair.livemode:", "if False:"),
+    _one("any-account", "a valid signature is enough", _WEBHOOK, "if envelope.account not in {None, self._pair.account}:", "if False:"),
+    _one("thin-unread", "events carry their object", _ENVELOPE, 'if kind == "v2.core.event":', 'if kind == "v3":'),
+    _one("first-page-of-events", "a hundred is plenty", _RECONCILE, 'if page.get("has_more") is not True:', "if True:"),
+    _one("no-catch-up", "webhooks arrive", _RECONCILE, "                if await self._is_news(envelope):\n", "                if False:\n"),
+    _one("deletions-unheard", "nobody deletes customers", _ENVELOPE, '_LOOK_EXACTLY: Final = frozenset({"customer.created", "customer.updated", "customer.deleted"})', "_LOOK_EXACTLY: Final = frozenset()"),
+    _one("future-is-fine", "only what is old is replayed", _SIGNATURE, "if abs(skew) > TOLERANCE_SECONDS:", "if skew > TOLERANCE_SECONDS:"),
+    _one("old-is-fine", "the signature fits", _SIGNATURE, "if abs(skew) > TOLERANCE_SECONDS:", "if -skew > TOLERANCE_SECONDS:"),
+    _one("decoy-counts", "any scheme will do", _SIGNATURE, 'elif name == "v1":', 'elif name in ("v0", "v1"):'),
+    _one("one-secret", "an endpoint has one secret", _SIGNATURE, "    for secret in secrets:\n", "    for secret in secrets[:1]:\n"),
+    _one("one-signature", "a header has one signature", _SIGNATURE, "for signature in signatures)", "for signature in signatures[:1])"),
+    _one("end-unheard", "updated says it all", _ENVELOPE, "    return event_type.startswith(_LOOK) or", '    return (event_type.startswith(_LOOK) and not event_type.endswith(("deleted", "updated"))) or'),
+)  # fmt: skip
+
+MUTANTS: Final = RULES + READINGS + PIPELINE
