@@ -1,8 +1,9 @@
 """Opens the way to pay for a tier: at most one subscription, whoever clicks how often, wherever.
 
 It decides from what Stripe says at this moment: somebody who pays already gets no second subscription, an open session
-for the same offer is used again, others are expired first. Keys name customer, offer and attempt, so a try that was cut
-off meets its own session when it is made again. It must never open a session for a customer it could not look at.
+for the same offer is used again, others are expired first. Keys name customer and attempt, so a try that was cut off
+meets its own session when it is made again, and of two at once in two processes one looks anew. It must never open a
+session for a customer it could not look at.
 """
 
 from __future__ import annotations
@@ -283,7 +284,9 @@ class CheckoutDesk:
             "/v1/checkout/sessions",
             self._session_params(wish, payer, metered=metered),
             priority=Priority.CUSTOMER,
-            idempotency_key=self._key("checkout", wish.customer, attempt, wish.offer.price),
+            # Without the offer: of two processes that are asked for two offers at once, one is refused and looks anew.
+            # With it both would get a session, and both could be paid.
+            idempotency_key=self._key("checkout", wish.customer, attempt),
         )
         if isinstance(answer, StripeUnavailable | StripeRefused):
             # Stripe answers a key for a day with what it said first, errors too. A session that was made after all is
@@ -333,7 +336,7 @@ class CheckoutDesk:
             now=now,
         )
 
-    def _key(self, what: str, customer: str, attempt: int, offer: str = "") -> str:
+    def _key(self, what: str, customer: str, attempt: int) -> str:
         """An idempotency key of at most 255 plain characters that names all of it, and this ledger."""
-        named = "\x00".join((self._pair.account, str(self._pair.livemode), self._namespace, customer, offer))
+        named = "\x00".join((self._pair.account, str(self._pair.livemode), self._namespace, customer))
         return f"gateway-{what}-{hashlib.sha256(named.encode()).hexdigest()[:40]}-{attempt}"

@@ -107,6 +107,25 @@ async def test_asking_for_another_offer_expires_the_first(shop: Shop) -> None:
     assert [row.price for row in await shop.checkouts.open_for(shop.pair, "alice", shop.now())] == ["price_pro_yearly"]
 
 
+@pytest.mark.parametrize("knows", [False, True], ids=["newcomer", "known to Stripe"])
+async def test_two_processes_asked_for_two_offers_at_once_leave_one_session_to_pay(shop: Shop, knows: bool) -> None:
+    """Each process has its own lock, and two open sessions could both be paid: only Stripe can tell the two apart."""
+    here = shop.desk
+    shop.rewire()
+    await shop.catalog.refresh()
+    there = shop.desk
+    for customer in ("ann", "ben", "cyd", "dan", "eve"):
+        if knows:
+            await opened(shop, customer)
+        monthly, yearly = await asyncio.gather(
+            here.open_checkout(customer, "enterprise", success_url=SUCCESS, return_url=BACK),
+            there.open_checkout(customer, "pro", success_url=SUCCESS, return_url=BACK, interval="year"),
+        )
+        assert isinstance(monthly, CheckoutUrl)
+        assert isinstance(yearly, CheckoutUrl)
+        assert len([one for one in sessions(shop) if one.client_reference_id == customer]) == 1
+
+
 async def test_a_session_that_is_almost_over_is_not_handed_out_again(shop: Shop) -> None:
     first = await opened(shop)
     shop.simulator.advance(3500)
