@@ -23,8 +23,7 @@ from admin.ledger.meta import Meta
 from admin.ledger.pair import Pair
 from admin.ledger.stored_facts import facts_of
 from admin.ledger.stripe_customers import StripeCustomers
-from admin.simulator import DEFAULT_API_KEY, Offer, Simulator
-from admin.simulator import protocol
+from admin.simulator import DEFAULT_API_KEY, Offer, Simulator, protocol
 from admin.simulator.delivery import sign
 from admin.stripe import client as stripe_client
 from admin.stripe.account import find_pair
@@ -33,7 +32,7 @@ from admin.stripe.catalog import PriceCatalog
 from admin.stripe.checkout import CheckoutDesk
 from admin.stripe.client import StripeGateway
 from admin.stripe.portal import Portal
-from admin.stripe.reconcile import CaughtUp, EventsCatchUp, Night, NightlyDiff
+from admin.stripe.reconcile import CaughtUp, EventsCatchUp, NightlyDiff
 from admin.stripe.returned import ReturnDesk
 from admin.stripe.sync import CustomerSync
 from admin.stripe.verify import VerifyNow
@@ -268,12 +267,13 @@ class House:
         while await eager.run_once():
             pass
         late = EdgeWatch(
-            self.work, self.stripe_customers, self.pair, now=lambda: self.clock() + 2 * HOUR, wall=lambda: self.clock()
+            self.work, self.stripe_customers, self.pair, now=lambda: self.clock() + 2 * HOUR, wall=self.clock
         )
         await late.run_once()
         if with_a_night:
             night = await self.night.run_once()
-            assert night == Night(night.looked, 0, finished=True), night
+            assert night.finished, night
+            assert night.failed == 0, night
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from admin.stripe.checkout import CheckoutUrl
 from admin.stripe.objects import CLAIM_KEY
+from admin.stripe.results import CheckoutUrl
 from tests.campaign.house import BASE, DAY, HOUR, House
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from tests.campaign.campaign import LIVES_A_WORLD, Tally, run_world
 from tests.campaign.inline_sqlite import statements_run_inline
 from tests.support.ledgers import fresh_postgres, fresh_sqlite
 
-MEMORY = Path("/dev/shm")  # noqa: S108 -- a ledger that lives for seconds needs no disk
+MEMORY = Path("/dev/shm")
 
 
 def one_world(seed: int, database: str = "sqlite", lives: int = LIVES_A_WORLD) -> Tally:

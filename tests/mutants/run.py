@@ -69,7 +69,7 @@ def tried(mutant: Mutant, lives: int) -> Noticed:
         world = _failure(
             copy,
             ["-m", "tests.campaign.run", "--lives", str(lives), "--processes", "1", "--stop-at-first"],
-            r"^(seed \d+: .*)",
+            r"^(seed \d+): |^(?!0 lives)(\S.*)",
         )
         return Noticed(mutant, scenario, world)
 
@@ -88,7 +88,7 @@ def _failure(copy: Path, arguments: Sequence[str], told: str) -> str | None:
         return None
     found = re.search(told, ended.stdout, re.MULTILINE)
     last = (ended.stderr.strip() or ended.stdout.strip() or "?").splitlines()[-1]
-    return found.group(1) if found else f"it broke: {last}"
+    return next(group for group in found.groups() if group) if found else f"it broke: {last}"
 
 
 def main() -> int:

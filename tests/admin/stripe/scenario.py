@@ -42,7 +42,7 @@ class Scenario:
     async def customer(self, card: str = "works", claim: str | None = "alice") -> str:
         """A new Stripe customer."""
         made = await self.house.ask("POST", "/v1/customers", **({f"metadata[{CLAIM_KEY}]": claim} if claim else {}))
-        self.payer = made.json()["id"]
+        self.payer = str(made.json()["id"])
         await self.card(card)
         return self.payer
 
@@ -122,4 +122,4 @@ class Scenario:
 
     async def portal(self) -> str:
         made = await self.do("POST", "/v1/billing_portal/sessions", customer=self.payer, return_url=f"{BASE}/back")
-        return urlsplit(made.json()["url"]).path
+        return urlsplit(str(made.json()["url"])).path
