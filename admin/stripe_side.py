@@ -23,6 +23,7 @@ from admin.stripe.budget import Priority
 from admin.stripe.catalog import NotRefreshed, PriceCatalog
 from admin.stripe.checkout import CheckoutDesk
 from admin.stripe.fetch import Failed
+from admin.stripe.payments import Wanted
 from admin.stripe.portal import Portal
 from admin.stripe.reconcile import EventsCatchUp, NightlyDiff, NotCaughtUp, forget_old
 from admin.stripe.returned import ReturnDesk
@@ -83,7 +84,13 @@ class StripeSide:
         self._publishes = bool(config.redis.get_secret_value())
         self._catalog = PriceCatalog(gateway, ledger.catalog, pair, tiers=lambda: config.tiers, now=now)
         self._sync = CustomerSync(
-            gateway, ledger.stripe_customers, pair, edge_after=edge_after, now=now, published=published
+            gateway,
+            ledger.stripe_customers,
+            pair,
+            edge_after=edge_after,
+            now=now,
+            published=published,
+            wanted=Wanted.of(config.billing),
         )
         self._work = EventWork(
             gateway,

@@ -196,7 +196,13 @@ async def _refuse(walk: Walk, route: CompiledRoute, caller: Caller, refusal: Ref
 def _identity(caller: Caller, standing: Standing | None) -> Headers:
     if standing is None:
         return identity_headers(caller.customer, tier=None, features=(), status=None)
-    return identity_headers(caller.customer, tier=standing.tier, features=standing.features, status=standing.status)
+    return identity_headers(
+        caller.customer,
+        tier=standing.tier,
+        features=standing.features,
+        status=standing.status,
+        quantity=standing.quantity,
+    )
 
 
 def _without_token(walk: Walk) -> tuple[Headers, bytes]:

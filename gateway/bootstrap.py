@@ -300,7 +300,7 @@ async def _open_stripe(
         in_force.config,
         ledger,
         ladder=lambda: in_force.ladder,
-        edge_after=lambda subscriptions, at: edge_after(subscriptions, in_force.rules, at),
+        edge_after=lambda subscriptions, at: edge_after(subscriptions, in_force.rules, at, in_force.ladder),
         published=entitlements.published,
         namespace=kept.ledger_id,
         now=now,

@@ -47,7 +47,7 @@ class InForce:
         self.config = config
         self.routes = routes
         self.signing_key = signing_key.encode()
-        self.rules = BillingRules(config.billing.renewal_leeway, config.billing.past_due_grace)
+        self.rules = BillingRules.of(config.billing)
         self.ladder = build_ladder(config.tiers)
         self.authenticator = Authenticator(config.auth, now=wall, api_keys=api_keys)
         self.known_offers: Offers = lambda _tier: ()

@@ -52,7 +52,7 @@ class LedgerSession:
         self._pair = pair
         self._now = now
         self.pins: dict[str, str] = {}
-        self._rules = BillingRules(config.billing.renewal_leeway, config.billing.past_due_grace)
+        self._rules = BillingRules.of(config.billing)
         self.ladder = build_ladder(config.tiers)
         self.records = LedgerRecords(ledger, pair, now)
         self.operations = Operations(ledger.customers, ladder=lambda: self.ladder, standing=self._standing, now=now)

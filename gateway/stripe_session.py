@@ -18,6 +18,7 @@ from admin.stripe.adoption import Adoption, Report, Rule
 from admin.stripe.budget import Priority
 from admin.stripe.everybody import Everybody, Looked, Sweep
 from admin.stripe.fetch import Failed
+from admin.stripe.payments import Wanted
 from admin.stripe.reconcile import CaughtUp, EventsCatchUp, NotCaughtUp
 from admin.stripe.shared_budget import SharedBudget, calls_of
 from admin.stripe.sync import CustomerSync, Synced
@@ -101,7 +102,7 @@ async def open_stripe(
     if isinstance(account, AccountProblem):
         yield Rejected(account.detail)
         return
-    rules = BillingRules(config.billing.renewal_leeway, config.billing.past_due_grace)
+    rules = BillingRules.of(config.billing)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(account.gateway.aclose)
         budget = SharedBudget(CallBudgets(ledger.database), calls_of(account.pair))
@@ -111,9 +112,10 @@ async def open_stripe(
             account.gateway,
             ledger.stripe_customers,
             account.pair,
-            edge_after=lambda subscriptions, at: edge_after(subscriptions, rules, at),
+            edge_after=lambda subscriptions, at: edge_after(subscriptions, rules, at, ladder()),
             now=now,
             published=_left_to_the_gateway,
+            wanted=Wanted.of(config.billing),
         )
         stack.push_async_callback(sync.aclose)
         yield StripeSession(account, ledger, sync, now)

@@ -55,7 +55,16 @@ def decide(requirement: Requirement, entitlement: Entitlement | None, ladder: La
         return Refuse(Reason.BLOCKED, standing)
     if requirement.access is Access.AUTHENTICATED or standing.rank >= requirement.min_rank:
         return Forward(standing)
+    if _is_granted(requirement, standing):
+        return Forward(standing)
     return _refuse(requirement, entitlement, standing, ladder, now)
+
+
+def _is_granted(requirement: Requirement, standing: Standing) -> bool:
+    """Whether features that Stripe grants make up for a tier that the caller doesn't have."""
+    if requirement.granted_rank is None or not requirement.features or standing.rank < requirement.granted_rank:
+        return False
+    return set(requirement.features) <= set(standing.features)
 
 
 def _refuse(

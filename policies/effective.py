@@ -48,6 +48,7 @@ def _shown(model: BaseModel) -> dict[str, Any]:
 
 def _written(declared: FieldInfo, value: Any, *, is_url: bool = True) -> Any:
     is_duration = declared.annotation is float and tuple(declared.metadata) == get_args(Duration)[1:]
+    is_duration |= value is not None and Duration in get_args(declared.annotation)
     return format_duration(value) if is_duration else _value(value, is_url=is_url)
 
 

@@ -10,6 +10,10 @@ customer has is a staircase that only goes down: each step is computed once, and
                        else the start of the item's period: retries and new periods never move it
     anything else      nothing, an unknown status included
 
+Options narrow that, and never widen it. With `require_paid_invoice` an `active` subscription whose latest invoice isn't
+paid ends with what was paid last: where its period began, + renewal_leeway; in its first period, at once. With
+`revoke_on_refund` and `revoke_on_dispute` nothing is left while the money of the last paid invoice was taken back.
+
 All times are UTC seconds. An end is exclusive: at `now == end` access is over.
 """
 
@@ -17,10 +21,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from policies.facts import CustomerFacts, ItemFact, SubscriptionFact
+from policies.schema import Billing
 from policies.tiers import NO_TIER, Ladder
 
 FOREVER: Final = math.inf
@@ -30,10 +35,26 @@ KNOWN_STATUSES: Final = PAYING | {"past_due", "incomplete", "incomplete_expired"
 
 @dataclass(frozen=True, slots=True)
 class BillingRules:
-    """How late money may be, in seconds."""
+    """How late money may be, in seconds, and what else of Stripe's counts."""
 
     renewal_leeway: float
     past_due_grace: float
+    require_paid_invoice: bool = False
+    revoke_on_refund: bool = False
+    revoke_on_dispute: bool = False
+    features_from_stripe: bool = False
+
+    @classmethod
+    def of(cls, billing: Billing) -> BillingRules:
+        """What gateway.yaml says."""
+        return cls(
+            renewal_leeway=billing.renewal_leeway,
+            past_due_grace=billing.past_due_grace,
+            require_paid_invoice=billing.require_paid_invoice,
+            revoke_on_refund=billing.revoke_on_refund,
+            revoke_on_dispute=billing.revoke_on_dispute,
+            features_from_stripe=billing.features_from == "stripe",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +64,22 @@ class Span:
     rank: int
     closes_at: float
     status: str
+    quantity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a customer has at a moment. `access_until` None means without end, or that there is nothing to end."""
+    """What a customer has at a moment. `access_until` None means without end, or that there is nothing to end.
+
+    `quantity` are the seats of all items that give this tier now; None where none of them is counted in seats.
+    """
 
     rank: int
     tier: str | None
     status: str
     access_until: int | None
     features: tuple[str, ...]
+    quantity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +144,22 @@ def derive(facts: CustomerFacts, ladder: Ladder, rules: BillingRules) -> Entitle
         if (rank := ladder.rank(grant.tier)) != NO_TIER:
             spans.append(Span(rank, FOREVER if grant.until is None else grant.until, "active"))
     floor_rank = ladder.everybody_rank
-    stripe_edges = edges_of(facts.subscriptions, rules)
+    stripe_edges = edges_of(facts.subscriptions, rules, ladder)
     grant_ends = {float(grant.until) for grant in facts.grants if grant.until is not None}
+    floor = Standing(
+        rank=floor_rank,
+        tier=ladder.name(floor_rank),
+        status=_resting_status(facts.subscriptions),
+        access_until=None,
+        features=ladder.features[floor_rank] if floor_rank >= 0 else (),
+    )
+    steps = _staircase([span for span in spans if span.rank >= floor_rank], ladder)
+    if rules.features_from_stripe and facts.features:
+        steps = _with_features(steps, floor, facts, ladder, rules)
     return Entitlement(
         facts=facts,
-        steps=_staircase([span for span in spans if span.rank >= floor_rank], ladder),
-        floor=Standing(
-            rank=floor_rank,
-            tier=ladder.name(floor_rank),
-            status=_resting_status(facts.subscriptions),
-            access_until=None,
-            features=ladder.features[floor_rank] if floor_rank >= 0 else (),
-        ),
+        steps=steps,
+        floor=floor,
         edges=tuple(sorted(grant_ends.union(stripe_edges))),
         stripe_edges=stripe_edges,
         ranked=tuple(ranked),
@@ -150,22 +180,34 @@ def item_span(subscription: SubscriptionFact, item: ItemFact, ladder: Ladder, ru
     rank = ladder.rank_of(item)
     if rank == NO_TIER or item.quantity == 0:
         return None
-    closes_at = _closes_at(subscription, item, rules)
+    closes_at = _closes_at(subscription, item, rules, ladder)
     if closes_at is None:
         return None
     planned = planned_end(subscription, item) is not None
-    return Span(rank, closes_at, "canceled" if planned and subscription.status in PAYING else subscription.status)
+    status = "canceled" if planned and subscription.status in PAYING else subscription.status
+    return Span(rank, closes_at, status, item.quantity)
 
 
-def _closes_at(subscription: SubscriptionFact, item: ItemFact, rules: BillingRules) -> float | None:
+def _closes_at(
+    subscription: SubscriptionFact, item: ItemFact, rules: BillingRules, ladder: Ladder | None
+) -> float | None:
+    if (rules.revoke_on_refund and subscription.refunded) or (rules.revoke_on_dispute and subscription.disputed):
+        return None
+    rules = _with_own_grace(rules, item, ladder)
     planned = planned_end(subscription, item)
     if subscription.status in PAYING:
         if item.period_end is None:
             # Stripe always names an end, on the item or the subscription; without one nothing bounds the access.
             return None
-        if planned is not None and planned <= item.period_end:
+        if rules.require_paid_invoice and subscription.status == "active" and _is_unpaid(subscription):
+            # What was paid last ended where this period began; of a first period nothing was ever paid.
+            if item.period_start is None or item.period_start <= subscription.created:
+                return None
+            late = item.period_start + rules.renewal_leeway
+        elif planned is not None and planned <= item.period_end:
             return planned
-        late = item.period_end + rules.renewal_leeway
+        else:
+            late = item.period_end + rules.renewal_leeway
         return late if planned is None else min(planned, late)
     if subscription.status == "past_due":
         unpaid_since = subscription.oldest_open_invoice_at
@@ -178,14 +220,30 @@ def _closes_at(subscription: SubscriptionFact, item: ItemFact, rules: BillingRul
     return None
 
 
-def edges_of(subscriptions: Iterable[SubscriptionFact], rules: BillingRules) -> tuple[float, ...]:
-    """Ascending moments at which what these subscriptions give, or what Stripe says of them, may change."""
+def _is_unpaid(subscription: SubscriptionFact) -> bool:
+    # None: there is no invoice, so nothing is owed, or it was not asked for yet, and the next look does.
+    return subscription.latest_invoice not in {None, "paid"}
+
+
+def _with_own_grace(rules: BillingRules, item: ItemFact, ladder: Ladder | None) -> BillingRules:
+    rank = NO_TIER if ladder is None else ladder.rank_of(item)
+    own = None if ladder is None or rank == NO_TIER else ladder.past_due_grace[rank]
+    return rules if own is None else replace(rules, past_due_grace=own)
+
+
+def edges_of(
+    subscriptions: Iterable[SubscriptionFact], rules: BillingRules, ladder: Ladder | None = None
+) -> tuple[float, ...]:
+    """Ascending moments at which what these subscriptions give, or what Stripe says of them, may change.
+
+    Without a `ladder` no tier has a grace of its own.
+    """
     edges: set[float] = set()
     for subscription in subscriptions:
         if subscription.status not in PAYING and subscription.status != "past_due":
             continue
         for item in subscription.items:
-            closes_at = _closes_at(subscription, item, rules)
+            closes_at = _closes_at(subscription, item, rules, ladder)
             ends = (closes_at, planned_end(subscription, item))
             edges.update(end for end in ends if end is not None)
             if subscription.status in PAYING and item.period_end is not None:
@@ -195,28 +253,69 @@ def edges_of(subscriptions: Iterable[SubscriptionFact], rules: BillingRules) -> 
     return tuple(sorted(edges))
 
 
-def edge_after(subscriptions: Iterable[SubscriptionFact], rules: BillingRules, now: float) -> int | None:
+def edge_after(
+    subscriptions: Iterable[SubscriptionFact], rules: BillingRules, now: float, ladder: Ladder | None = None
+) -> int | None:
     """The first edge of `subscriptions` after `now`, in whole seconds rounded up."""
-    return next((math.ceil(edge) for edge in edges_of(subscriptions, rules) if edge > now), None)
+    return next((math.ceil(edge) for edge in edges_of(subscriptions, rules, ladder) if edge > now), None)
 
 
 def _staircase(spans: list[Span], ladder: Ladder) -> tuple[tuple[float, Standing], ...]:
-    """The highest rank that is open, as a function of time: it only ever falls."""
+    """The highest rank that is open, and its seats, as a function of time: the rank only ever falls."""
     steps: list[tuple[float, Standing]] = []
-    best: Span | None = None
+    best: Standing | None = None
     for span in sorted(spans, key=lambda span: (span.closes_at, span.rank), reverse=True):
+        if best is not None and span.rank == best.rank and span.quantity is not None:
+            # As many more seats until this one closes; how long the tier itself lasts is what closes last.
+            best = replace(best, quantity=(best.quantity or 0) + span.quantity)
+            if steps[-1][0] == span.closes_at:
+                steps.pop()
+            steps.append((span.closes_at, best))
+            continue
         if best is not None and span.rank <= best.rank:
             continue
-        best = span
-        standing = Standing(
+        best = Standing(
             rank=span.rank,
             tier=ladder.name(span.rank),
             status=span.status,
             access_until=None if span.closes_at == FOREVER else math.floor(span.closes_at),
             features=ladder.features[span.rank],
+            quantity=span.quantity,
         )
-        steps.append((span.closes_at, standing))
+        steps.append((span.closes_at, best))
     return tuple(reversed(steps))
+
+
+def _with_features(
+    steps: tuple[tuple[float, Standing], ...],
+    floor: Standing,
+    facts: CustomerFacts,
+    ladder: Ladder,
+    rules: BillingRules,
+) -> tuple[tuple[float, Standing], ...]:
+    """`steps` with the features that Stripe grants, as long as anything is paid for, a tier or not.
+
+    What Stripe's Entitlements say of subscriptions that aren't paid is not documented: they are a source of features and
+    never the truth about access.
+    """
+    ends = [
+        end
+        for subscription in facts.subscriptions
+        for item in subscription.items
+        if item.quantity != 0 and (end := _closes_at(subscription, item, rules, ladder)) is not None
+    ]
+    paid_until = max(ends, default=-math.inf)
+    found: list[tuple[float, Standing]] = []
+    begins_at = -math.inf
+    for until, standing in (*steps, (FOREVER, floor)):
+        more = tuple(feature for feature in facts.features if feature not in standing.features)
+        with_them = replace(standing, features=standing.features + more)
+        if begins_at < paid_until:
+            found.append((min(until, paid_until), with_them))
+        if until > paid_until and standing is not floor:
+            found.append((until, standing))
+        begins_at = until
+    return tuple(found)
 
 
 def _resting_status(subscriptions: tuple[SubscriptionFact, ...]) -> str:

@@ -114,7 +114,7 @@ def moment_of(test: Expectation) -> int:
 def unmet_expectations(config: Config, table: RouteTable) -> Iterator[Unmet]:
     """Every test of a loaded configuration that fails."""
     ladder = build_ladder(config.tiers)
-    rules = BillingRules(config.billing.renewal_leeway, config.billing.past_due_grace)
+    rules = BillingRules.of(config.billing)
     for index, test in enumerate(config.tests):
         request, expected = read_request(test.request), read_expected(test.expect)
         who, at = read_who(test.who), moment_of(test)

@@ -39,7 +39,7 @@ class Rules:
     @property
     def billing(self) -> BillingRules:
         """How late money may be."""
-        return BillingRules(self.config.billing.renewal_leeway, self.config.billing.past_due_grace)
+        return BillingRules.of(self.config.billing)
 
     def derive(self, facts: CustomerFacts) -> Entitlement:
         """What these facts give."""

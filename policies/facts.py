@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
-FACTS_FORMAT: Final = 1
+FACTS_FORMAT: Final = 2
 """Raised when the encoded shape changes; an entry of another format counts as absent."""
 
 
@@ -32,6 +32,9 @@ class SubscriptionFact:
 
     `cancel_at` is the planned end that Stripe names. `oldest_open_invoice_at` is the `due_date`, else `created`, of the
     oldest open invoice, or None when none could be read: past_due grace counts from it (DESIGN.md, section 5).
+
+    The last three are only asked of Stripe where an option of gateway.yaml wants them: the status of the latest invoice,
+    None where it is not known, and whether what paid the last paid one was given back, or is disputed.
     """
 
     id: str
@@ -43,6 +46,9 @@ class SubscriptionFact:
     cancel_at_period_end: bool = False
     ended_at: int | None = None
     oldest_open_invoice_at: int | None = None
+    latest_invoice: str | None = None
+    refunded: bool = False
+    disputed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,8 @@ class CustomerFacts:
     """Everything that a decision about one customer rests on, at one version.
 
     `fetched_at` is when Stripe was last asked, None if never. Until `doubtful_until` something may have happened that no
-    fetch has seen: an event is pending, or a Checkout session was opened and not seen to end.
+    fetch has seen: an event is pending, or a Checkout session was opened and not seen to end. `features` are those that
+    Stripe's own Entitlements grant, where `billing.features_from` is `stripe`.
     """
 
     customer: str
@@ -71,6 +78,7 @@ class CustomerFacts:
     blocked: str | None = None
     fetched_at: int | None = None
     doubtful_until: int | None = None
+    features: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -91,7 +99,8 @@ def decode(data: bytes | str) -> CustomerFacts | None:
             return None
         subscriptions = tuple(subscription_from(entry) for entry in raw.pop("subscriptions"))
         grants = tuple(GrantFact(**entry) for entry in raw.pop("grants"))
-        facts = CustomerFacts(subscriptions=subscriptions, grants=grants, **raw)
+        features = tuple(raw.pop("features"))
+        facts = CustomerFacts(subscriptions=subscriptions, grants=grants, features=features, **raw)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return facts if _is_well_typed(facts) else None
@@ -122,7 +131,8 @@ def _is_well_typed(facts: CustomerFacts) -> bool:
     # What a cache holds may have been written by anybody: a period that ends at "soon", or at a number that no float
     # holds, must not reach the arithmetic.
     parts = [facts, *facts.grants, *facts.subscriptions, *(item for each in facts.subscriptions for item in each.items)]
-    return all(_fits(getattr(part, name), kinds) for part in parts for name, kinds in _CHECKS[type(part)])
+    scalars = all(_fits(getattr(part, name), kinds) for part in parts for name, kinds in _CHECKS[type(part)])
+    return scalars and all(type(feature) is str for feature in facts.features)
 
 
 def _fits(value: object, kinds: frozenset[type]) -> bool:

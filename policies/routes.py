@@ -158,7 +158,7 @@ def _compile(
         for method in route.methods
         if not admits_any(method)
     ]
-    requirement = _requirement(route, ladder)
+    requirement = _requirement(route, ladder, stripe_grants=config.billing.features_from == "stripe")
     if isinstance(requirement, tuple):
         problems.append(problem(*requirement))
     upstream = _upstream(route, config)
@@ -187,7 +187,7 @@ def _compile(
     )
 
 
-def _requirement(route: Route, ladder: Ladder) -> Requirement | tuple[str, str]:
+def _requirement(route: Route, ladder: Ladder, *, stripe_grants: bool) -> Requirement | tuple[str, str]:
     """What the route asks, as the lowest tier that has all of it; else a code and a message."""
     asks_tier = route.tier is not None or bool(route.features)
     if route.access is not None:
@@ -200,9 +200,12 @@ def _requirement(route: Route, ladder: Ladder) -> Requirement | tuple[str, str]:
     if lowest == NO_TIER:
         return "unknown-tier", f"asks for the tier {route.tier!r}, which isn't defined"
     wanted = frozenset(route.features)
+    granted_rank = ladder.rank(route.tier or "") if stripe_grants and wanted else None
     for rank in range(lowest, len(ladder.names)):
         if wanted <= frozenset(ladder.features[rank]):
-            return Requirement(Access.TIER, rank, ladder.names[rank], route.features)
+            return Requirement(Access.TIER, rank, ladder.names[rank], route.features, granted_rank)
+    if granted_rank is not None:  # no tier will do, only what Stripe grants
+        return Requirement(Access.TIER, len(ladder.names), route.tier, route.features, granted_rank)
     return "unknown-feature", f"asks for features that no tier has together: {', '.join(sorted(wanted))}"
 
 

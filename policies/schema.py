@@ -189,6 +189,7 @@ class Tier(Model):
     products: tuple[str, ...] = ()
     lookup_keys: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    past_due_grace: Duration | None = None
 
     @property
     def sold(self) -> bool:
@@ -214,6 +215,10 @@ class Billing(Model):
     stripe: StripeSettings = StripeSettings()
     renewal_leeway: Duration = 48 * 3600.0
     past_due_grace: Duration = 72 * 3600.0
+    require_paid_invoice: Flag = False
+    revoke_on_refund: Flag = False
+    revoke_on_dispute: Flag = False
+    features_from: Literal["tiers", "stripe"] = "tiers"
     pay_link_ttl: Duration = 3600.0
     success_url: str = ""
 

@@ -23,6 +23,8 @@ class Ladder:
     names: tuple[str, ...]
     features: tuple[tuple[str, ...], ...]
     sold: tuple[bool, ...]
+    past_due_grace: tuple[float | None, ...]
+    """In seconds, of those tiers that have one of their own."""
     everybody_rank: int
     _ranks: Mapping[str, int] = field(repr=False)
     _prices: Mapping[str, int] = field(repr=False)
@@ -70,6 +72,7 @@ def build_ladder(tiers: tuple[Tier, ...], pins: Mapping[str, str] | None = None)
         names=tuple(tier.name for tier in tiers),
         features=tuple(cumulative),
         sold=tuple(tier.sold for tier in tiers),
+        past_due_grace=tuple(tier.past_due_grace for tier in tiers),
         everybody_rank=0 if tiers and not tiers[0].sold else NO_TIER,
         _ranks=ranks,
         _prices={price: rank for rank, tier in enumerate(tiers) for price in tier.prices},

@@ -107,6 +107,8 @@ def asks(requirement: Requirement) -> str:
     if requirement.access is Access.AUTHENTICATED:
         return "a valid token"
     features = ", ".join(requirement.features)
+    if requirement.tier is None:
+        return f"{features} from Stripe"
     return f"tier '{requirement.tier}'{f' with {features}' if features else ''}"
 
 

@@ -141,6 +141,13 @@ class Inbox:
             doubted_at = case((inbox.c.status == "pending", inbox.c.doubted_at), else_=None)
             return (await connection.execute(again.values(**values, doubted_at=doubted_at))).rowcount > 0
 
+    async def settled_twin(self, pair: Pair, event_id: str, snapshot_event: str | None) -> str | None:
+        """The other form of this event, where it has been acted on: Stripe may send each thin and as a snapshot."""
+        twin = inbox.c.event_id == snapshot_event if snapshot_event else inbox.c.snapshot_event == event_id
+        query = select(inbox.c.event_id).where(of_pair(inbox, pair), twin, inbox.c.status == "done").limit(1)
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).scalar_one_or_none()
+
     async def search(
         self,
         pair: Pair,

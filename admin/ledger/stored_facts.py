@@ -65,7 +65,10 @@ _OWN: Final = select(
 ).where(customers.c.customer.in_(_NAMES))
 
 _FETCHED: Final = (
-    select(stripe_customers.c.customer, *(stripe_customers.c[name] for name in ("facts", "fetched_at", "deleted")))
+    select(
+        stripe_customers.c.customer,
+        *(stripe_customers.c[name] for name in ("facts", "fetched_at", "deleted", "features")),
+    )
     .where(_of_pair(stripe_customers), stripe_customers.c.customer.in_(_NAMES))
     .order_by(stripe_customers.c.created_at, stripe_customers.c.id)
 )
@@ -84,7 +87,7 @@ async def facts_of(
     own = (await connection.execute(_OWN, wanted)).all()
     if not own:
         return {}
-    subscriptions, fetched_at = _by_customer(await connection.execute(_FETCHED, wanted))
+    subscriptions, fetched_at, features = _by_customer(await connection.execute(_FETCHED, wanted))
     given: dict[str, list[GrantFact]] = {}
     for row in await connection.execute(_GRANTS, {"names": wanted["names"]}):
         given.setdefault(row.customer, []).append(GrantFact(*row[1:]))
@@ -100,16 +103,22 @@ async def facts_of(
             blocked=blocked,
             fetched_at=fetched_at.get(customer),
             doubtful_until=max(doubts) if max(doubts) > now else None,
+            features=tuple(sorted(features.get(customer, ()))),
         )
     return found
 
 
-def _by_customer(rows: Iterable[Any]) -> tuple[dict[str, list[SubscriptionFact]], dict[str, int | None]]:
-    """What was fetched of each customer, and when the part that was fetched longest ago."""
+def _by_customer(
+    rows: Iterable[Any],
+) -> tuple[dict[str, list[SubscriptionFact]], dict[str, int | None], dict[str, set[str]]]:
+    """What was fetched of each customer, when the part that was fetched longest ago, and what Stripe grants."""
+    features: dict[str, set[str]] = {}
     subscriptions: dict[str, list[SubscriptionFact]] = {}
     living: dict[str, list[int | None]] = {}
     deleted: dict[str, list[int | None]] = {}
-    for customer, text, at, is_deleted in rows:
+    for customer, text, at, is_deleted, granted in rows:
+        if granted != "[]" and not is_deleted:
+            features.setdefault(customer, set()).update(json.loads(granted))
         subscriptions.setdefault(customer, []).extend(decode_subscriptions(text))
         (deleted if is_deleted else living).setdefault(customer, []).append(at)
     # One that was never fetched makes the whole never fetched: it may hold what was paid for. A Stripe customer that
@@ -118,4 +127,4 @@ def _by_customer(rows: Iterable[Any]) -> tuple[dict[str, list[SubscriptionFact]]
         customer: None if None in times else min(time for time in times if time is not None)
         for customer, times in (deleted | living).items()
     }
-    return subscriptions, oldest
+    return subscriptions, oldest, features

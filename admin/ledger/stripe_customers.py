@@ -8,6 +8,7 @@ and the conflict is recorded.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ class SyncResult:
     deleted: bool = False
     links: tuple[LinkClaim, ...] = ()
     next_edge_at: int | None = None
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +147,12 @@ class StripeCustomers:
             # Bumped even where the facts are the same: that they were fetched again is news for whoever doubted them.
             versions = {} if owner is None else {owner: await bump(connection, owner, now)}
             facts = encode_subscriptions(result.subscriptions)
-            repaired = (row.facts, row.deleted, row.customer) != (facts, result.deleted, owner)
+            features = json.dumps(result.features)
+            was = (row.facts, row.features, row.deleted, row.customer)
+            repaired = was != (facts, features, result.deleted, owner)
             values |= {
                 "facts": facts,
+                "features": features,
                 "fetched_at": ticket.taken_at,
                 "next_edge_at": result.next_edge_at,
                 "deleted": result.deleted,

@@ -26,16 +26,19 @@ from admin.stripe.objects import (
     read_subscription,
     with_items,
 )
+from admin.stripe.payments import Wanted, features_of, with_payments
 from policies.facts import SubscriptionFact
 
 LOOK_SECONDS: Final = 10.0
+NOTHING_MORE: Final = Wanted()
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """One customer of Stripe's as it is. `own_claim` is from its own metadata, the merchant's word.
 
-    `other_claims` are from its subscriptions' metadata and from Checkout sessions that completed.
+    `other_claims` are from its subscriptions' metadata and from Checkout sessions that completed. `features` are those
+    that Stripe's Entitlements grant, where they were wanted.
     """
 
     subscriptions: tuple[SubscriptionFact, ...]
@@ -43,6 +46,7 @@ class Fetched:
     deleted: bool = False
     own_claim: str | None = None
     other_claims: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,16 @@ class Failed:
 
 
 async def fetch_customer(
-    gateway: StripeGateway, stripe_customer: str, priority: Priority, seconds: float = LOOK_SECONDS
+    gateway: StripeGateway,
+    stripe_customer: str,
+    priority: Priority,
+    seconds: float = LOOK_SECONDS,
+    wanted: Wanted = NOTHING_MORE,
 ) -> Fetched | Failed:
     """Look once, within `seconds`."""
     try:
         async with asyncio.timeout(seconds):
-            return await _look(gateway, stripe_customer, priority)
+            return await _look(gateway, stripe_customer, priority, wanted)
     except TimeoutError:
         return Failed("Stripe took too long to tell all of a customer")
 
@@ -103,7 +111,7 @@ def payer(stripe_customer: str) -> dict[str, str]:
     return {"customer_account" if stripe_customer.startswith("acct_") else "customer": stripe_customer}
 
 
-async def _look(gateway: StripeGateway, stripe_customer: str, priority: Priority) -> Fetched | Failed:
+async def _look(gateway: StripeGateway, stripe_customer: str, priority: Priority, wanted: Wanted) -> Fetched | Failed:
     own = await _own(gateway, stripe_customer, priority)
     if isinstance(own, Failed):
         return own
@@ -115,16 +123,22 @@ async def _look(gateway: StripeGateway, stripe_customer: str, priority: Priority
         return failed(listed)
     found: list[ReadSubscription] = []
     for source in listed:
-        subscription = await _whole(gateway, source, priority)
+        subscription = await _whole(gateway, source, priority, wanted)
         if isinstance(subscription, Failed):
             return subscription
         found.append(subscription)
+    features: tuple[str, ...] | Failure = ()
+    if wanted.features and not stripe_customer.startswith("acct_"):
+        features = await features_of(gateway, stripe_customer, priority)
+    if isinstance(features, StripeUnavailable | StripeRefused):
+        return failed(features)
     claims = dict.fromkeys(subscription.claim for subscription in found if subscription.claim)
     return Fetched(
         subscriptions=tuple(subscription.fact for subscription in found),
         item_ids={subscription.fact.id: subscription.item_ids for subscription in found},
         own_claim=own.claim,
         other_claims=tuple(claims),
+        features=features,
     )
 
 
@@ -140,7 +154,7 @@ async def _own(gateway: StripeGateway, stripe_customer: str, priority: Priority)
     return Failed(customer.detail, unavailable=False) if isinstance(customer, Malformed) else customer
 
 
-async def _whole(gateway: StripeGateway, source: Json, priority: Priority) -> ReadSubscription | Failed:
+async def _whole(gateway: StripeGateway, source: Json, priority: Priority, wanted: Wanted) -> ReadSubscription | Failed:
     subscription = read_subscription(source)
     if isinstance(subscription, Malformed):
         return Failed(subscription.detail, unavailable=False)
@@ -161,4 +175,5 @@ async def _whole(gateway: StripeGateway, source: Json, priority: Priority) -> Re
         if not isinstance(invoices, StripeRefused) and invoices:
             since = invoices[0].owed_since
             subscription = replace(subscription, fact=replace(subscription.fact, oldest_open_invoice_at=since))
-    return subscription
+    paid = await with_payments(gateway, subscription.fact, wanted, priority)
+    return failed(paid) if isinstance(paid, StripeUnavailable | StripeRefused) else replace(subscription, fact=paid)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from admin.ledger.engine import LedgerDownError
 from admin.ledger.stripe_customers import LinkClaim, StripeCustomers, SyncResult, Ticket, Written
 from admin.stripe.budget import Priority
-from admin.stripe.fetch import LOOK_SECONDS, Failed, Fetched, fetch_customer, session_claims
+from admin.stripe.fetch import LOOK_SECONDS, NOTHING_MORE, Failed, Fetched, fetch_customer, session_claims
+from admin.stripe.payments import Wanted
 
 if TYPE_CHECKING:
     from admin.ledger.pair import Pair
@@ -74,6 +75,7 @@ class CustomerSync:
         now: Callable[[], float],
         published: Published,
         look_seconds: float = LOOK_SECONDS,
+        wanted: Wanted = NOTHING_MORE,
     ) -> None:
         self._gateway = gateway
         self._stripe_customers = stripe_customers
@@ -82,6 +84,7 @@ class CustomerSync:
         self._now = now
         self._published = published
         self._look_seconds = look_seconds
+        self.wanted = wanted
         self._running: dict[str, _Run] = {}
         self._next: dict[str, _Run] = {}
 
@@ -139,7 +142,7 @@ class CustomerSync:
                 del self._running[stripe_customer]
 
     async def _fetch(self, stripe_customer: str, priority: Priority) -> Fetched | Failed:
-        fetched = await fetch_customer(self._gateway, stripe_customer, priority, self._look_seconds)
+        fetched = await fetch_customer(self._gateway, stripe_customer, priority, self._look_seconds, self.wanted)
         if isinstance(fetched, Failed) or fetched.own_claim or fetched.other_claims or not fetched.subscriptions:
             return fetched
         if await self._stripe_customers.customer_of(self._pair, stripe_customer) is not None:
@@ -147,7 +150,7 @@ class CustomerSync:
         claims = await session_claims(self._gateway, stripe_customer, priority)
         if isinstance(claims, Failed):
             return claims
-        return Fetched(fetched.subscriptions, fetched.item_ids, other_claims=claims)
+        return replace(fetched, other_claims=claims)
 
     async def _write(self, ticket: Ticket, fetched: Fetched) -> SyncOutcome:
         now = self._now()
@@ -158,6 +161,7 @@ class CustomerSync:
             deleted=fetched.deleted,
             links=tuple(links),
             next_edge_at=self._edge_after(fetched.subscriptions, now),
+            features=fetched.features,
         )
         written = await self._stripe_customers.write_sync(self._pair, ticket, result, now)
         if not isinstance(written, Written):

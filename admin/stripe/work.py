@@ -16,6 +16,7 @@ from admin.stripe.catalog import NotRefreshed, PriceCatalog
 from admin.stripe.client import StripeGateway, StripeRefused, StripeUnavailable, path
 from admin.stripe.envelope import concerns_a_customer, concerns_the_catalog, is_cancellation
 from admin.stripe.fetch import Failed, failed
+from admin.stripe.fields import reference
 from admin.stripe.objects import Malformed, customer_of, read_session
 from admin.stripe.sync import CustomerSync, Superseded
 
@@ -35,6 +36,7 @@ _HOME: Final = (
     ("customer.subscription.", "subscriptions"),
     ("invoice.", "invoices"),
     ("charge.refunded", "charges"),
+    ("charge.dispute.", "disputes"),
     ("subscription_schedule.", "subscription_schedules"),
 )
 """Where the object of a thin event is fetched. The address in the event is not followed: only these are ours to read."""
@@ -120,7 +122,8 @@ class EventWork:
     async def process(self, notice: Notice, priority: Priority | None = None) -> WorkOutcome:
         """Have the event's effect, now. Raises LedgerDownError."""
         urgency = priority if priority is not None else _urgency(notice.type)
-        if priority is None and urgency is Priority.WEBHOOK and self._gateway.waiting >= CROWD:
+        at_the_door = priority is None
+        if at_the_door and urgency is Priority.WEBHOOK and self._gateway.waiting >= CROWD:
             return NotYet("many others wait for Stripe", attempted=False)
         if notice.type.startswith(_SESSION):
             return await self._session_event(notice, urgency)
@@ -131,6 +134,12 @@ class EventWork:
             return await self._done(notice, "catalog refreshed")
         if not concerns_a_customer(notice.type):
             return await self._ignored(notice)
+        # At the door only: what is left to the worker, or replayed, is looked at whatever became of its twin.
+        twin = (
+            await self._inbox.settled_twin(self._pair, notice.event_id, notice.snapshot_event) if at_the_door else None
+        )
+        if twin is not None:
+            return await self._done(notice, f"as {twin}")
         if notice.stripe_customer is not None:
             return await self.look_at(notice.stripe_customer, urgency)  # whose ticket settles the event
         return await self._resolve(notice, urgency)
@@ -190,11 +199,9 @@ class EventWork:
 
     async def _resolve(self, notice: Notice, priority: Priority) -> WorkOutcome:
         """A thin event names an object; whose it is, the object says."""
-        if notice.snapshot_event is not None:
-            twin = await self._inbox.get(self._pair, notice.snapshot_event)
-            if twin is not None and twin.status == "done":
-                return await self._done(notice, f"as {notice.snapshot_event}")
         kind = next((kind for prefix, kind in _HOME if notice.type.startswith(prefix)), None)
+        if kind == "disputes" and not self._sync.wanted.disputes:
+            kind = None  # a dispute changes no subscription
         if kind is None or notice.object_id is None:
             return await self._ignored(notice)
         answer = await self._gateway.get(path(kind, notice.object_id), priority=priority)
@@ -202,6 +209,11 @@ class EventWork:
             return await self._done(notice, "its object is gone")
         if isinstance(answer, StripeUnavailable | StripeRefused):
             return NotYet(failed(answer).detail)
+        charge = reference(answer.get("charge")) if kind == "disputes" else None
+        if charge is not None:  # a dispute names no customer, only what was paid
+            answer = await self._gateway.get(path("charges", charge), priority=priority)
+            if isinstance(answer, StripeUnavailable | StripeRefused):
+                return NotYet(failed(answer).detail)
         stripe_customer = customer_of(answer)
         if stripe_customer is None:
             return await self._ignored(notice)

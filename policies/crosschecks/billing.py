@@ -28,6 +28,16 @@ def check(draft: Draft, findings: Findings) -> None:
                 draft.positions.value("billing", key),
                 f"'{key}' is longer than a month: that much is given away unpaid",
             )
+    for index, tier in enumerate(draft.config.tiers):
+        if tier.past_due_grace is None:
+            continue
+        mark = draft.positions.value("tiers", index, "past_due_grace")
+        if tier.past_due_grace > LONGEST_USUAL_LATENESS_SECONDS:
+            findings.warning(
+                "out-of-range", mark, "'past_due_grace' is longer than a month: that much is given away unpaid"
+            )
+        elif not tier.sold:
+            findings.warning("out-of-range", mark, "'past_due_grace' of a tier that nobody can buy has no effect")
     mark = draft.positions.value("billing", "pay_link_ttl")
     if billing.pay_link_ttl < 60:
         findings.error(

@@ -120,7 +120,12 @@ def _names(draft: Draft, index: int, route: Route, findings: Findings) -> None:
         mark, shown = draft.positions.value(*at, "features", position), draft.shown(*at, "features", position)
         if feature in seen:
             findings.error("duplicate-feature", mark, f"the feature {shown} is listed twice")
-        elif feature not in known and draft.is_whole("tiers") and draft.is_whole("tiers", "features"):
+        elif (
+            feature not in known
+            and draft.is_whole("tiers")
+            and draft.is_whole("tiers", "features")
+            and config.billing.features_from == "tiers"
+        ):
             near = nearest(feature, known) if draft.is_literal(*at, "features", position) else ""
             findings.error(
                 "unknown-feature", mark, f"no tier has the feature {shown}, so nobody could ever be let in{near}"

@@ -140,3 +140,9 @@ def test_a_configured_header_that_can_not_be_sent_is_an_error_at_load(headers: d
 )
 def test_only_named_networks_are_trusted(networks: list[str], peer: str, trusted: bool) -> None:
     assert TrustedProxies(networks).trusts(peer) is trusted
+
+
+def test_seats_go_to_the_upstream_and_are_left_out_where_nothing_is_counted() -> None:
+    seats = identity_headers("alice", tier="pro", features=[], status="active", quantity=12)
+    assert seats[-1] == (b"x-gateway-quantity", b"12")
+    assert b"x-gateway-quantity" not in dict(identity_headers("alice", tier="pro", features=[], status="active"))
