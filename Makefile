@@ -7,9 +7,12 @@ BIN = $(VENV)/bin
 PIP_FLAGS = --quiet --disable-pip-version-check
 # Two workers; the tests of one file stay together, so that they can share a server.
 PYTEST_ARGS ?= -n 2 --dist loadfile
+# How much of a campaign there is at the most.
+LIVES ?= 20000
+MINUTES ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock install interpreters clean python
+.PHONY: help run test lint format lock install interpreters clean python campaign mutants
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -30,6 +33,14 @@ lint: $(VENV)/.dev ## Check style, types and the walls between the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+campaign: $(VENV)/.dev ## Live 20,000 random lives against the oracle (LIVES=, MINUTES=), and every kill
+	EVERY_KILL=1 $(BIN)/python -m pytest -q tests/campaign/test_kills.py
+	$(BIN)/python -m tests.campaign.run --lives $(LIVES) --minutes $(MINUTES)
+	$(BIN)/python -m tests.campaign.run --lives $(shell expr $(LIVES) / 20) --minutes $(MINUTES) --database postgres --first-seed 1000000
+
+mutants: $(VENV)/.dev ## Plant known faults one by one and see that the proof catches each
+	$(BIN)/python -m tests.mutants.run
 
 format: $(VENV)/.dev ## Rewrite the sources in the house style
 	$(BIN)/ruff check --fix-only --quiet . || true

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from admin.simulator.faults import ApiFault, ApiKind
 from admin.stripe.webhook import Reception
+from tests.campaign.caches import Caches, caches_of
 from tests.campaign.house import DAY, EVERYBODY, HOUR, House, opened_house
 from tests.campaign.lives import Lives
 from tests.campaign.wires import Shape
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from admin.simulator.entities import Event
     from admin.simulator.thin import Payload
     from policies.entitlement import Entitlement
+    from tests.support.redis_server import RedisServer
 
 LIVES_A_WORLD: Final = 10
 ROUNDS: Final = 30
@@ -80,6 +83,7 @@ class World:
     surely_seen: dict[str, int] = field(default_factory=dict)
     stale_since: bool = False
     caught_up_at: float = 0.0
+    caches: Caches | None = None
 
     async def run(self, rounds: int) -> None:
         """All of it; raises DisagreementError."""
@@ -193,6 +197,12 @@ class World:
 
     async def _background(self) -> None:
         """The process is up for a while, or is not."""
+        if self.caches is not None and self.chance.random() < 0.2:
+            self.lives.said.append("Redis is restarted")
+            self.tally.restarts += 1
+            await asyncio.to_thread(self.caches.server.restart)
+        if self.caches is not None and self.chance.random() < 0.5:
+            await self.caches.catch_up_with_redis()
         chance = self.chance.random()
         if chance < 0.3:
             await self.house.worker.run_once()
@@ -222,7 +232,10 @@ class World:
 
     async def _check(self, names: tuple[str, ...] | list[str]) -> None:
         now = self.house.clock()
-        for entitlement in await self.house.entitlements(names):
+        found = await self.house.entitlements(names)
+        if self.caches is not None:
+            found += [answer for name in names for answer in await self.caches.answers(name)]
+        for entitlement in found:
             name = entitlement.facts.customer
             self.tally.checks += 1
             rank = entitlement.at(now).rank
@@ -266,13 +279,18 @@ class World:
         return DisagreementError(f"seed {self.seed}: {what}{facts}\n{diary}")
 
 
-async def run_world(seed: int, url: str, *, lives: int = LIVES_A_WORLD, rounds: int = ROUNDS) -> Tally:
-    """One world from beginning to end over the migrated, empty ledger at `url`."""
+async def run_world(
+    seed: int, url: str, *, lives: int = LIVES_A_WORLD, rounds: int = ROUNDS, redis: RedisServer | None = None
+) -> Tally:
+    """One world from beginning to end over the migrated, empty ledger at `url`; with a Redis, through caches as well."""
     chance = random.Random(seed)
-    async with opened_house(url) as house:
+    async with AsyncExitStack() as stack:
+        house = await stack.enter_async_context(opened_house(url))
         house.wire.shape = _SHAPES[seed % 3]
         house.simulator.webhooks.payload = _PAYLOADS[(seed // 3) % 3]
         names = tuple(f"customer-{number}" for number in range(lives))
         world = World(house, chance, seed, Lives(house, names, chance))
+        if redis is not None:
+            world.caches = await stack.enter_async_context(caches_of(house, redis))
         await world.run(rounds)
     return world.tally

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -113,7 +113,7 @@ class House:
     gateway: StripeGateway
     merchant: httpx.AsyncClient
     mail: list[Event] = field(default_factory=list)
-    published: Callable[[dict[str, int]], None] = lambda _versions: None
+    published: Callable[[dict[str, int]], Awaitable[None]] | None = None
     ladder: Ladder = field(init=False)
     meta: Meta = field(init=False)
     inbox: Inbox = field(init=False)
@@ -202,7 +202,8 @@ class House:
         self.returns = ReturnDesk(self.work, self.checkouts, pair)
 
     async def _publish(self, versions: dict[str, int]) -> None:
-        self.published(versions)
+        if self.published is not None:
+            await self.published(versions)
 
     async def open_for_business(self) -> None:
         """Prices are fetched, as at a start."""

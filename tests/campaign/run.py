@@ -21,23 +21,26 @@ from pathlib import Path
 from tests.campaign.campaign import LIVES_A_WORLD, Tally, run_world
 from tests.campaign.inline_sqlite import statements_run_inline
 from tests.support.ledgers import fresh_postgres, fresh_sqlite
+from tests.support.redis_server import RedisServer
 
 MEMORY = Path("/dev/shm")
 
 
-def one_world(seed: int, database: str = "sqlite", lives: int = LIVES_A_WORLD) -> Tally:
+def one_world(
+    seed: int, database: str = "sqlite", lives: int = LIVES_A_WORLD, redis: RedisServer | None = None
+) -> Tally:
     """A world over a fresh ledger. What it logs of faults that were made on purpose is no news."""
     logging.disable(logging.ERROR)
     gc.set_threshold(50_000, 20, 20)
     try:
         if database == "postgres":
             with fresh_postgres() as url:
-                return asyncio.run(run_world(seed, url, lives=lives))
+                return asyncio.run(run_world(seed, url, lives=lives, redis=redis))
         with (
             tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as directory,
             statements_run_inline(),
         ):
-            return asyncio.run(run_world(seed, fresh_sqlite(Path(directory)), lives=lives))
+            return asyncio.run(run_world(seed, fresh_sqlite(Path(directory)), lives=lives, redis=redis))
     finally:
         logging.disable(logging.NOTSET)
 
