@@ -23,6 +23,7 @@ REFERENCE: Final = (README, CONFIGURATION, ANSWERS, OPERATING, POLICIES, STRIPE,
 PAGES: Final = (
     *REFERENCE,
     ROOT / "CONTRIBUTING.md",
+    ROOT / "docs" / "campaign.md",
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs" / "decisions").glob("*.md")),
 )
