@@ -43,6 +43,7 @@ from policies.paths import BadTarget, Target, read_target
 from policies.reasons import ANSWERS, Reason
 from policies.requirement import Access
 from policies.routes import CompiledRoute, MethodNotAllowed, NoRoute
+from policies.scopes import challenge_of, missing_of
 from policies.tiers import NO_TIER
 
 
@@ -119,6 +120,11 @@ class Gateway:
             return await walk.refuse(authenticated.reason, authenticated.detail)
         caller = authenticated.caller
         walk.customer = caller.customer
+        missing = missing_of(route.requirement, caller)
+        if missing is not None:
+            challenge = challenge_of(route.requirement, missing)
+            detail = f"{walk.asked().method} {walk.path} needs {missing}; the credential doesn't hold it."
+            return await walk.refuse(Reason.SCOPE_MISSING, detail, [(b"www-authenticate", challenge)])
 
         decision = await self._decide(plan, route, caller.customer)
         walk.tier = decision.standing.tier if decision.standing else None

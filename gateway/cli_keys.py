@@ -47,7 +47,7 @@ def list_keys(customer: str, config: Config = _DEFAULT) -> None:
                     format_time(key.created_at),
                     _time(key.expires_at),
                     _time(key.last_used_at),
-                    "all" if key.scopes is None else " ".join(key.scopes),
+                    "-" if key.scopes is None else " ".join(key.scopes),
                 )
                 for key in await session.keys.keys_of(customer)
             ],

@@ -45,11 +45,12 @@ _UNFIT: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class _Somebody:
-    """Who asks: `who` in words, `vouched` where no token has to say so."""
+    """Who asks: `who` in words, `vouched` where no token has to say so, `credential` where one does."""
 
     who: str
     caller: Caller
     vouched: Named | None
+    credential: Named | None = None
 
 
 class Explainer:
@@ -81,7 +82,7 @@ class Explainer:
         somebody = await self._who(asking, plan, rules, headers, at)
         if isinstance(somebody, NotExplained):
             return somebody
-        question = Question(asking.method, target, asking.host, _preflight_for(asking.headers))
+        question = Question(asking.method, target, asking.host, _preflight_for(asking.headers), somebody.credential)
         explanation = explain(rules, question, somebody.caller, at)
         answer, forwarded = None, None
         if is_rehearsed(explanation):
@@ -124,7 +125,7 @@ class Explainer:
             return _Somebody(who, outcome.reason, None)
         customer = outcome.caller.customer
         entitlement = rules.derive(await self._facts_of(customer))
-        return _Somebody(f"the customer {customer}, whom the credential names", entitlement, None)
+        return _Somebody(f"the customer {customer}, whom the credential names", entitlement, None, outcome.caller)
 
 
 class _Ignored:
@@ -148,7 +149,7 @@ def _refused_below(method: str, target: bytes, headers: Headers) -> str | None:
 
 
 def _vouched(who: str, entitlement: Entitlement) -> _Somebody:
-    return _Somebody(who, entitlement, Named(entitlement.facts.customer, "", _FOREVER))
+    return _Somebody(who, entitlement, Named(entitlement.facts.customer, "", _FOREVER, is_made_up=True))
 
 
 def _headers(asking: Asking) -> Headers | None:

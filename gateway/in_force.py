@@ -26,6 +26,7 @@ from policies.offers import Offer, Payment
 from policies.reasons import ANSWERS, Reason
 from policies.routes import RouteTable
 from policies.schema import Config
+from policies.scopes import asked_claims
 from policies.tiers import build_ladder
 
 Offers = Callable[[str], tuple[Offer, ...]]
@@ -49,7 +50,9 @@ class InForce:
         self.signing_key = signing_key.encode()
         self.rules = BillingRules.of(config.billing)
         self.ladder = build_ladder(config.tiers)
-        self.authenticator = Authenticator(config.auth, now=wall, api_keys=api_keys)
+        self.authenticator = Authenticator(
+            config.auth, now=wall, api_keys=api_keys, kept_claims=asked_claims(config)
+        )
         self.known_offers: Offers = lambda _tier: ()
         self._upstreams = Upstreams(config.upstreams)
         self._metrics = metrics

@@ -119,6 +119,7 @@ def _keys(config: Config, table: RouteTable) -> dict[int, tuple[object, ...]]:
         route.index: (
             *(route.pattern, route.methods, route.host, route.upstream, config.routes[route.index].spelling),
             *(route.requirement.access, route.requirement.tier, route.requirement.features),
+            *(route.requirement.scopes, route.requirement.claims),
         )
         for route in table.routes
     }

@@ -21,7 +21,7 @@ from policies.route_table import Matched, MethodNotAllowed
 from policies.schema import Tier
 from policies.supposed import item_of
 from policies.units import format_duration
-from policies.verdict import FORWARD, Caller, admit, shown
+from policies.verdict import FORWARD, Caller, admit, narrowing, shown
 
 NOBODY: Final = "nobody"
 NOTHING_BOUGHT: Final = "any token"
@@ -174,10 +174,11 @@ def _differences(
         was, is_now = _outcome(cell.before, old, before, _NOW), _outcome(cell.after, new, after, _NOW)
         if was == is_now == FORWARD and _upstream(cell.before) != _upstream(cell.after):
             was, is_now = f"{FORWARD} to {_upstream(cell.before)}", f"{FORWARD} to {_upstream(cell.after)}"
-        if was != is_now:
+        if was != is_now or _is_narrowed_otherwise(cell, was):
             grouped.setdefault((was, is_now), []).append(asker)
     for (was, is_now), changed in grouped.items():
-        effect = Effect.LOSES if was == FORWARD else Effect.GAINS if is_now == FORWARD else Effect.DIFFERS
+        effect = _effect(cell, was, is_now)
+        narrowed = is_now.startswith(FORWARD) and _is_narrowed_otherwise(cell, was)
         yield Difference(
             path=cell.target.path,
             host=cell.host,
@@ -185,10 +186,34 @@ def _differences(
             route_before=_label(cell.before),
             route_after=_label(cell.after),
             who=tuple(_named(changed, askers)),
-            before=was,
-            after=is_now,
+            before=was + _with(cell.before) if narrowed else was,
+            after=is_now + _with(cell.after) if narrowed else is_now,
             effect=effect,
         )
+
+
+def _is_narrowed_otherwise(cell: Cell, was: str) -> bool:
+    """Whether who is let through must hold other scopes or claims than before. Whoever asks here holds them all."""
+    if not was.startswith(FORWARD) or not (isinstance(cell.before, Matched) and isinstance(cell.after, Matched)):
+        return False
+    before, after = cell.before.route.requirement, cell.after.route.requirement
+    return not (before.narrows_as_much_as(after) and after.narrows_as_much_as(before))
+
+
+def _effect(cell: Cell, was: str, is_now: str) -> Effect:
+    if was.startswith(FORWARD) and is_now.startswith(FORWARD) and _is_narrowed_otherwise(cell, was):
+        widened = (
+            isinstance(cell.before, Matched)
+            and isinstance(cell.after, Matched)
+            and cell.before.route.requirement.narrows_as_much_as(cell.after.route.requirement)
+        )
+        return Effect.GAINS if widened else Effect.LOSES
+    return Effect.LOSES if was == FORWARD else Effect.GAINS if is_now == FORWARD else Effect.DIFFERS
+
+
+def _with(found: Found) -> str:
+    needs = found.route.requirement if isinstance(found, Matched) else None
+    return f" with {narrowing(needs)}" if needs is not None and needs.narrows else ""
 
 
 def _named(changed: list[_Asker], askers: tuple[_Asker, ...]) -> Iterator[str]:

@@ -13,7 +13,9 @@ LONGEST_CUSTOMER: Final = 255
 class Caller:
     """One verified caller. `expires_at` is the credential's own end, in UTC seconds.
 
-    `key_id` is the public id of an API key, None for a token; `scopes` is what that key was narrowed to, None: nothing.
+    `key_id` is the public id of an API key, None for a token. `scopes` are those that the credential was granted; None is
+    none. Of a token's `claims` only those are kept that some route asks for. Somebody who is made up for a question
+    holds whatever is asked for.
     """
 
     customer: str
@@ -21,6 +23,8 @@ class Caller:
     expires_at: int
     key_id: str | None = None
     scopes: tuple[str, ...] | None = None
+    claims: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    is_made_up: bool = False
 
 
 def customer_problem(customer: object) -> str | None:

@@ -40,7 +40,7 @@ def _shown(model: BaseModel) -> dict[str, Any]:
     for name, declared in type(model).model_fields.items():
         value = getattr(model, name)
         # An empty list of methods says "none" where it is written, and "all" where it is left out.
-        if value is None or (isinstance(model, Route) and value == ()):
+        if value is None or (isinstance(model, Route) and value in ((), {})):
             continue
         shown[name] = _written(declared, value, is_url=name in _URLS)
     return shown

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from policies.caller import Caller as Credential
 from policies.decision import Forward, Refuse
 from policies.entitlement import BillingRules, Entitlement, derive
 from policies.explain_losers import Loser, losers_of
@@ -17,12 +18,13 @@ from policies.facts import CustomerFacts
 from policies.moments import format_moment
 from policies.paths import BadTarget
 from policies.reasons import Reason
-from policies.requirement import Access
+from policies.requirement import Access, Requirement
 from policies.route_table import MethodNotAllowed, RouteTable
 from policies.schema import Config
+from policies.scopes import missing_of
 from policies.supposed import SOMEBODY, Impossible, Supposition, suppose
 from policies.tiers import NO_TIER, Ladder
-from policies.verdict import FORWARD, Caller, Question, Verdict, asks, because, judge
+from policies.verdict import FORWARD, Caller, Question, Verdict, asks, because, judge, narrowing
 
 MOST_EDGES: Final = 64
 """How many moments ahead are tried: a customer with more subscriptions than that is not explained by a list."""
@@ -107,7 +109,18 @@ def _checks(rules: Rules, question: Question, caller: Caller, verdict: Verdict, 
         yield Check("token", because(verdict).rpartition(", and ")[2])
         return
     yield Check("token", f"good, and names the customer {caller.facts.customer}")
+    if route.requirement.narrows:
+        yield Check("credential", _held(route.requirement, question.credential))
+    if verdict.decision is None:
+        return  # nothing was looked up
     yield from _entitlement_checks(rules.ladder, caller, verdict, now)
+
+
+def _held(requirement: Requirement, credential: Credential | None) -> str:
+    if credential is None:
+        return f"is supposed to hold {narrowing(requirement)}"
+    missing = missing_of(requirement, credential)
+    return f"holds {narrowing(requirement)}" if missing is None else f"lacks {missing}"
 
 
 def _entitlement_checks(ladder: Ladder, caller: Entitlement, verdict: Verdict, now: float) -> Iterator[Check]:
@@ -140,6 +153,11 @@ def _changes(rules: Rules, question: Question, caller: Caller, verdict: Verdict,
         return
     if isinstance(caller, Reason):
         yield from _for_somebody_else(rules, question, verdict, now, [None, *rules.ladder.names])
+        return
+    if verdict.reason is Reason.SCOPE_MISSING:
+        enough = replace(question, credential=None)
+        outcome = judge(rules.table, rules.ladder, enough, caller, now).outcome
+        yield Change(f"the credential held {narrowing(verdict.route.requirement)}", outcome)
         return
     yield from _otherwise(rules, question, caller, verdict, now)
     yield from _later(rules, question, caller, verdict, now)

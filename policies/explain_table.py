@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from policies.requirement import Access
 from policies.route_table import CompiledRoute, RouteTable
+from policies.routes import is_lenient
 from policies.schema import Config
 from policies.verdict import asks
 
@@ -66,4 +66,4 @@ def _line(order: int, route: CompiledRoute, spelling: str | None) -> RouteLine:
 
 
 def _spelling(config: Config, route: CompiledRoute) -> str:
-    return config.routes[route.index].spelling or ("lenient" if route.requirement.access is Access.TIER else "exact")
+    return "lenient" if is_lenient(config.routes[route.index], route.requirement) else "exact"

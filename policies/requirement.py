@@ -26,6 +26,8 @@ class Requirement:
 
     Where Stripe grants features, too, `granted_rank` is the lowest tier that the file names, `NO_TIER` when it names
     none: from it on a caller who has all of `features` is let in, whatever tier they belong to. None where it doesn't.
+
+    The credential must hold all `scopes`, and of each of `claims` one of the values (`policies.scopes`).
     """
 
     access: Access
@@ -33,6 +35,20 @@ class Requirement:
     tier: str | None = None
     features: tuple[str, ...] = ()
     granted_rank: int | None = None
+    scopes: tuple[str, ...] = ()
+    claims: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def narrows(self) -> bool:
+        """Whether not every credential of a customer will do."""
+        return bool(self.scopes or self.claims)
+
+    def narrows_as_much_as(self, other: Requirement) -> bool:
+        """Whether every credential that will do here also does there."""
+        claims = [(name, set(values)) for name, values in self.claims]
+        return set(other.scopes) <= set(self.scopes) and all(
+            any(name == wanted and have <= set(values) for name, have in claims) for wanted, values in other.claims
+        )
 
 
 PUBLIC = Requirement(Access.PUBLIC)

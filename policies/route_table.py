@@ -3,7 +3,7 @@
 It decides the one route for a method, a host and a target, in time that doesn't depend on how many routes there are.
 It must never let a respelling reach a laxer route than the plain spelling does, and never repair a spelling.
 
-**Who matches.** A route with a tier or feature compares its literals leniently: without ASCII case, up to the first
+**Who matches.** A route with a tier, feature, scope or claim compares its literals leniently: without ASCII case, up to the first
 `;`, ignoring one trailing `/`. All others, and those with `spelling: exact`, compare exactly.
 
 **Who wins** among those that match and admit the method: the most specific. A route with `host` before one without;
@@ -14,7 +14,8 @@ while `/V1/Reports/7` finds the tier of `/v1/reports/{id}` and not an open `/**`
 
 **The guard.** Before a lax winner is believed, the path is read as the most forgiving server would read it
 (`policies.spelling`), by *every* route that doesn't say `spelling: exact`. If a route so found is more specific than
-the winner and stricter, the strictest of these takes its place; and where only the default was left, a route that so
+the winner and stricter, the strictest of these takes its place (where scopes or claims leave open which is the stricter,
+what both ask for is asked); and where only the default was left, a route that so
 matches with another method makes it a 405. The guard only ever makes an answer stricter. It is why `/V1/Models` is not
 public under an open `/**` when `/v1/models` needs a token, and why `/pro%20` is judged as `/pro`.
 
@@ -28,7 +29,7 @@ A path that matches only with other methods is a 405, also where `default` would
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from policies.paths import Target
@@ -58,6 +59,10 @@ class CompiledRoute:
     specificity: tuple[int, ...] = field(repr=False)
     strictness: int = field(repr=False)
 
+    def asks_as_much_as(self, other: CompiledRoute) -> bool:
+        """Whether nobody is let through here whom the other would refuse."""
+        return self.strictness >= other.strictness and self.requirement.narrows_as_much_as(other.requirement)
+
 
 @dataclass(frozen=True, slots=True)
 class Matched:
@@ -79,6 +84,10 @@ class MethodNotAllowed:
 
 
 NO_ROUTE: Final = NoRoute()
+
+
+MOST_STRICT: Final = 2**31
+"""More than any tier."""
 
 
 def strictness_of(requirement: Requirement) -> int:
@@ -227,8 +236,8 @@ class RouteTable:
             if found is None:
                 continue
             admits_method = True
-            if found.route.strictness > best.route.strictness and found.route.specificity < winner.route.specificity:
-                best = found
+            if found.route.specificity < winner.route.specificity and not best.route.asks_as_much_as(found.route):
+                best = found if found.route.asks_as_much_as(best.route) else Matched(_both(best.route, found.route))
         if winner.route is self.default and allow and not admits_method:
             return MethodNotAllowed(tuple(sorted(allow)))
         return best
@@ -237,6 +246,21 @@ class RouteTable:
         host = host_of(header)
         named = None if host is None else self.hosts.get(host)
         return (self.any_host,) if named is None else (named, self.any_host)
+
+
+def _both(one: CompiledRoute, other: CompiledRoute) -> CompiledRoute:
+    """The more specific of the two, asking for what either asks for: neither alone is the stricter one."""
+    nearer = min(one, other, key=lambda route: route.specificity)
+    dearer = max(one, other, key=lambda route: route.strictness)
+    return replace(
+        nearer,
+        strictness=dearer.strictness,
+        requirement=replace(
+            dearer.requirement,
+            scopes=tuple(dict.fromkeys(one.requirement.scopes + other.requirement.scopes)),
+            claims=tuple(dict.fromkeys(one.requirement.claims + other.requirement.claims)),
+        ),
+    )
 
 
 def _first(node: Node, segments: tuple[str, ...], depth: int, method: str, target: Target) -> Matched | None:

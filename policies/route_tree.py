@@ -135,7 +135,7 @@ def _between(one: PlacedRoute, other: PlacedRoute) -> Iterator[Conflict]:
     exact, forgiving = (one, other) if other.is_lenient else (other, one)
     if (
         exact.guards
-        and exact.route.strictness < forgiving.route.strictness
+        and not exact.route.asks_as_much_as(forgiving.route)
         and (has_same_methods or not (one.named_methods and other.named_methods))
     ):
         yield Conflict(

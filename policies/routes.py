@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -21,6 +21,7 @@ from policies.patterns import host_of, parse_pattern
 from policies.requirement import AUTHENTICATED, PUBLIC, Access, Requirement
 from policies.route_table import (
     COMMON_METHODS,
+    MOST_STRICT,
     NO_ROUTE,
     CompiledRoute,
     Matched,
@@ -105,7 +106,11 @@ def compile_routes(config: Config) -> Compilation:
         default=default,
         hosts=MappingProxyType({host: grow(routes) for host, routes in by_host.items() if host is not None}),
         any_host=grow(by_host[None]),
-        strictest=max((one.route.strictness for one in placed if one.guards), default=0),
+        # Above all tiers where a route narrows: whoever wins, one that asks for more may have been missed.
+        strictest=max(
+            (MOST_STRICT if one.route.requirement.narrows else one.route.strictness for one in placed if one.guards),
+            default=0,
+        ),
     )
     problems += _laxer_under_another_host(placed, table, config)
     return Compilation(table, tuple(sorted(problems, key=in_order)))
@@ -127,7 +132,7 @@ def _laxer_under_another_host(placed: list[PlacedRoute], table: RouteTable, conf
         found = table.match(method, "", sample)
         if (
             isinstance(found, Matched)
-            and found.route.strictness < route.strictness
+            and not found.route.asks_as_much_as(route)
             and found.route.upstream == route.upstream
         ):
             yield RouteProblem(
@@ -161,6 +166,11 @@ def _compile(
     requirement = _requirement(route, ladder, stripe_grants=config.billing.features_from == "stripe")
     if isinstance(requirement, tuple):
         problems.append(problem(*requirement))
+    elif (route.scopes or route.claims) and requirement.access is Access.PUBLIC:
+        problems.append(problem("public-and-scopes", "is public, so nobody's scopes or claims are known"))
+    else:
+        claims = tuple((name, tuple(values)) for name, values in route.claims.items())
+        requirement = replace(requirement, scopes=route.scopes, claims=claims)
     upstream = _upstream(route, config)
     if isinstance(upstream, tuple):
         problems.append(problem(*upstream))
@@ -181,10 +191,16 @@ def _compile(
             strictness=strictness_of(requirement),
         ),
         pattern,
-        is_lenient=route.spelling == "lenient" or (route.spelling is None and requirement.access is Access.TIER),
+        is_lenient=is_lenient(route, requirement),
         guards=route.spelling != "exact",
         named_methods=named,
     )
+
+
+def is_lenient(route: Route, requirement: Requirement) -> bool:
+    """Whether its literals are compared leniently: what asks for more than a valid token does, unless it says otherwise."""
+    asks_more = requirement.access is Access.TIER or requirement.narrows
+    return route.spelling == "lenient" or (route.spelling is None and asks_more)
 
 
 def _requirement(route: Route, ladder: Ladder, *, stripe_grants: bool) -> Requirement | tuple[str, str]:

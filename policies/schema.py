@@ -234,6 +234,8 @@ class Route(Model):
     access: Literal["public", "authenticated"] | None = None
     tier: str | None = None
     features: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    claims: dict[str, OneOrSeveral] = Field(default_factory=dict)
     upstream: str | None = None
     spelling: Literal["exact", "lenient"] | None = None
 

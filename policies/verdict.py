@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from policies.caller import Caller as Credential
 from policies.decision import Decision, Forward, Refuse, decide
 from policies.entitlement import Entitlement
 from policies.paths import BadTarget, Target, read_target
@@ -17,6 +18,7 @@ from policies.patterns import RESERVED
 from policies.reasons import ANSWERS, Reason
 from policies.requirement import Access, Requirement
 from policies.route_table import CompiledRoute, Matched, MethodNotAllowed, NoRoute, RouteTable
+from policies.scopes import Missing, missing_of
 from policies.tiers import Ladder
 
 FORWARD: Final = "forward"
@@ -28,12 +30,16 @@ Caller = Entitlement | Reason
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request, as far as it is judged by. `preflight_for` is a CORS preflight's Access-Control-Request-Method."""
+    """A request, as far as it is judged by. `preflight_for` is a CORS preflight's Access-Control-Request-Method.
+
+    `credential` is what the caller was known by, for its scopes and claims; None is one that holds whatever is asked for.
+    """
 
     method: str
     target: bytes
     host: str = ""
     preflight_for: str | None = None
+    credential: Credential | None = None
 
     def __str__(self) -> str:
         return f"{self.method} {self.target.decode('utf-8', 'replace')}"
@@ -86,16 +92,20 @@ def judge(table: RouteTable, ladder: Ladder, question: Question, caller: Caller,
         return Verdict(reading, matched, Reason.NO_ROUTE)
     if isinstance(matched, MethodNotAllowed):
         return Verdict(reading, matched, Reason.METHOD_NOT_ALLOWED)
-    reason, decision = admit(matched.route, ladder, caller, now)
+    reason, decision = admit(matched.route, ladder, caller, now, question.credential)
     return Verdict(reading, matched, reason, decision)
 
 
-def admit(route: CompiledRoute, ladder: Ladder, caller: Caller, now: float) -> tuple[Reason | None, Decision | None]:
+def admit(
+    route: CompiledRoute, ladder: Ladder, caller: Caller, now: float, credential: Credential | None = None
+) -> tuple[Reason | None, Decision | None]:
     """Whether the route lets the caller through, and the decision where one was needed."""
     if route.requirement.access is Access.PUBLIC:
         return None, None
     if isinstance(caller, Reason):
         return caller, None
+    if credential is not None and missing_of(route.requirement, credential) is not None:
+        return Reason.SCOPE_MISSING, None
     decision = decide(route.requirement, caller, ladder, now)
     return (None if isinstance(decision, Forward) else decision.reason), decision
 
@@ -104,12 +114,18 @@ def asks(requirement: Requirement) -> str:
     """``nothing``, ``a valid token``, ``tier 'pro' with export``: what a route needs of its caller."""
     if requirement.access is Access.PUBLIC:
         return "nothing of its caller"
+    narrowed = f", and {narrowing(requirement)}" if requirement.narrows else ""
     if requirement.access is Access.AUTHENTICATED:
-        return "a valid token"
+        return f"a valid token{narrowed}"
     features = ", ".join(requirement.features)
     if requirement.tier is None:
-        return f"{features} from Stripe"
-    return f"tier '{requirement.tier}'{f' with {features}' if features else ''}"
+        return f"{features} from Stripe{narrowed}"
+    return f"tier '{requirement.tier}'{f' with {features}' if features else ''}{narrowed}"
+
+
+def narrowing(requirement: Requirement) -> str:
+    """``the scope 'reports:write'``: what the credential itself must hold; empty for nothing."""
+    return str(Missing(requirement.scopes, requirement.claims))
 
 
 def because(verdict: Verdict) -> str:
@@ -133,6 +149,7 @@ def because(verdict: Verdict) -> str:
 
 
 _NOBODY: Final = {
+    Reason.SCOPE_MISSING: "the credential doesn't hold all of that",
     Reason.TOKEN_MISSING: "the request holds no token",
     Reason.TOKEN_INVALID: "the token is not accepted",
     Reason.TOKEN_EXPIRED: "the token's time is over",

@@ -7,7 +7,7 @@ somebody else is no key at all. A new key stands in one answer, and in nothing e
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from admin.ledger.engine import LedgerDownError
 from admin.operations import Rejected
 from admin.public.body import LARGEST_FORM, Malformed, TooLarge, read_bounded
 from admin.public.ports import PublicPorts
+from policies.api_key import scopes_problem
 from policies.caller import SCOPE_KEY, Caller
 from policies.reasons import Reason
 
@@ -76,6 +77,9 @@ class KeyEndpoints:
         asked = await self._asked(request, customer, {"name", "expires", "scopes"})
         if isinstance(asked, Response):
             return asked
+        beyond = _beyond(request, asked.scopes)
+        if beyond:
+            return self._refuse(request, Reason.SCOPE_MISSING, beyond)
         made = await operations.create(
             customer, name=asked.name or "", expires=asked.expires, scopes=asked.scopes, by=BY_CUSTOMER
         )
@@ -86,6 +90,10 @@ class KeyEndpoints:
         if isinstance(asked, Response):
             return asked
         key = request.path_params["key"]
+        known = next((one for one in await operations.keys_of(customer) if one.id == key), None)
+        beyond = _beyond(request, known.scopes if known is not None else None)
+        if beyond:
+            return self._refuse(request, Reason.SCOPE_MISSING, beyond)
         return self._made(request, await operations.rotate(key, overlap=asked.overlap, by=BY_CUSTOMER, owner=customer))
 
     async def _revoke(self, request: Request, operations: KeyOperations, customer: str) -> Response:
@@ -116,6 +124,15 @@ class KeyEndpoints:
 
     def _refuse(self, request: Request, reason: Reason, detail: str) -> Response:
         return self._ports.refuse(request.scope, reason, detail)
+
+
+def _beyond(request: Request, scopes: Sequence[str] | None) -> str:
+    """What a key would have that the token has not: whoever may make keys must not reach further with one."""
+    caller: Caller = request.scope[SCOPE_KEY]
+    if scopes is None or scopes_problem(tuple(scopes)) is not None:
+        return ""  # what is no scope is told as such
+    beyond = [scope for scope in scopes if scope not in (caller.scopes or ())]
+    return f"The token doesn't hold {', '.join(map(repr, beyond))}, so no key of it can." if beyond else ""
 
 
 def _shown(view: KeyView) -> dict[str, Any]:

@@ -50,6 +50,8 @@ class _Remembered:
 class Authenticator:
     """Everything of `auth` in gateway.yaml, ready for requests.
 
+    `kept_claims` are those that routes ask for: `policies.scopes.asked_claims`.
+
     Raises ValueError where `issuer_problems(auth)` would have named a problem: ask that first.
     """
 
@@ -59,6 +61,7 @@ class Authenticator:
         *,
         now: Callable[[], float],
         api_keys: ApiKeys | None = None,
+        kept_claims: frozenset[str] = frozenset(),
         bounds: Bounds | None = None,
         remembered_tokens: int = REMEMBERED_TOKENS,
         client: Callable[[], httpx.AsyncClient] = open_client,
@@ -78,7 +81,7 @@ class Authenticator:
         self._issuers: dict[str, TrustedIssuer] = {}
         for entry, rules in zip(auth.issuers, compiled, strict=True):
             source = self._key_source(entry, rules, bounds or Bounds(), client)
-            self._issuers[rules.issuer] = TrustedIssuer(rules, source)
+            self._issuers[rules.issuer] = TrustedIssuer(rules, source, kept_claims)
 
     def _key_source(
         self, entry: schema.Issuer, rules: IssuerRules, bounds: Bounds, client: Callable[[], httpx.AsyncClient]

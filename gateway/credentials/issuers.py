@@ -18,7 +18,7 @@ from jwt.exceptions import PyJWTError
 
 from gateway.credentials.claims import check_claims
 from gateway.credentials.compact import Compact
-from gateway.credentials.customers import CustomerRule, compile_customer
+from gateway.credentials.customers import CustomerRule, claim_at, compile_customer
 from gateway.credentials.keys import (
     MOST_CANDIDATES,
     SECRET_BYTES,
@@ -33,6 +33,7 @@ from gateway.credentials.strict_json import parse_object
 from policies import schema
 from policies.caller import Caller
 from policies.reasons import Reason
+from policies.scopes import scopes_in, values_of
 
 _verifier: Final = PyJWS()
 
@@ -172,10 +173,11 @@ def _overlaps(auth: schema.Auth, compiled: list[IssuerRules]) -> list[IssuerProb
 
 @dataclass(frozen=True, slots=True)
 class TrustedIssuer:
-    """An issuer's rules and the source of its keys."""
+    """An issuer's rules and the source of its keys. Of a token's claims those named by `kept_claims` are handed on."""
 
     rules: IssuerRules
     source: KeySource
+    kept_claims: frozenset[str] = frozenset()
 
     def verify(self, token: Compact, claims: dict[str, Any], keys: KeySet, now: float) -> Caller | Unauthenticated:
         """Whose token this is, by these keys. `claims` are those of the token's own payload."""
@@ -200,7 +202,8 @@ class TrustedIssuer:
         customer = self.rules.customer.customer(claims)
         if isinstance(customer, Unauthenticated):
             return customer
-        return Caller(customer, self.rules.issuer, expires_at)
+        kept = tuple((name, values_of(claim_at(claims, name))) for name in sorted(self.kept_claims))
+        return Caller(customer, self.rules.issuer, expires_at, scopes=scopes_in(claims), claims=kept)
 
 
 def signature_fits(token: Compact, key: VerificationKey) -> bool:

@@ -9,6 +9,7 @@ from policies.crosschecks.upstreams import TOKEN, upstream_names
 from policies.diagnostics import nearest, nearest_word, quoted
 from policies.patterns import parse_pattern
 from policies.schema import Route
+from policies.scopes import SCOPE_TOKEN
 
 if TYPE_CHECKING:
     from policies.diagnostics import Findings
@@ -29,6 +30,7 @@ def check(draft: Draft, findings: Findings) -> None:
         _methods(draft, index, route, findings)
         _who_may(draft, index, route, findings)
         _names(draft, index, route, findings)
+        _holds(draft, index, route, findings)
     _default(draft, findings)
     _needs_issuers(draft, findings)
     if (
@@ -107,6 +109,38 @@ def _who_may(draft: Draft, index: int, route: Route, findings: Findings) -> None
             draft.positions.value(*at),
             f"the route {draft.shown(*at, 'path')} doesn't say who may use it; add 'tier', 'features', or 'access: public' or 'access: authenticated'",
         )
+
+
+def _holds(draft: Draft, index: int, route: Route, findings: Findings) -> None:
+    """`scopes` and `claims`: what the credential itself must hold."""
+    at = ("routes", index)
+    for key, given in (("scopes", route.scopes), ("claims", route.claims)):
+        if not draft.is_given(*at, key):
+            continue
+        if route.access == "public":
+            findings.error(
+                "public-and-scopes",
+                draft.positions.key(*at, key),
+                f"a public route looks at no token, so it can't ask for {key}; write 'access: authenticated', or a tier",
+            )
+        elif not (given or draft.is_lost(*at, key) or draft.has_losses(*at, key)):
+            findings.error(
+                "empty", draft.positions.value(*at, key), f"{quoted(key)} is empty; leave it out to ask for none"
+            )
+    seen: set[str] = set()
+    for position, scope in enumerate(route.scopes):
+        mark, shown = draft.positions.value(*at, "scopes", position), draft.shown(*at, "scopes", position)
+        if not SCOPE_TOKEN.fullmatch(scope):
+            findings.error("bad-scope", mark, f"{shown} is not a scope; one is a word without spaces, quotes and '\\'")
+        elif scope in seen:
+            findings.error("duplicate-entry", mark, f"{shown} is listed twice")
+        seen.add(scope)
+    for name, values in route.claims.items():
+        mark = draft.positions.value(*at, "claims", name)
+        if not name:
+            findings.error("bad-claim", mark, "a claim's name is empty")
+        elif not values and not draft.has_losses(*at, "claims", name):
+            findings.error("empty", mark, f"the claim {quoted(name)} has no value that would do; list at least one")
 
 
 def _names(draft: Draft, index: int, route: Route, findings: Findings) -> None:

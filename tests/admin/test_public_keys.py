@@ -43,7 +43,8 @@ def refused(answer: httpx.Response, reason: Reason) -> str:
 
 
 async def make(one: House, customer: str = "alice", **body: Any) -> dict[str, Any]:
-    answer = await one.post("/_gateway/keys", token_for(customer), json=body)
+    token = token_for(customer, scope=" ".join(body.get("scopes", ())))
+    answer = await one.post("/_gateway/keys", token, json=body)
     assert answer.status_code == 201, answer.text
     made: dict[str, Any] = answer.json()
     return made
@@ -108,9 +109,20 @@ async def test_a_revoked_key_is_401_at_once_and_the_others_go_on(one: House) -> 
     assert [key["status"] for key in await keys_of(one)].count("revoked") == 1
 
 
+async def test_no_key_reaches_further_than_the_token_that_made_or_rotated_it(one: House) -> None:
+    answer = await one.post("/_gateway/keys", token_for(scope="a"), json={"scopes": ["a", "b"]})
+    assert "'b'" in refused(answer, Reason.SCOPE_MISSING)
+    assert await keys_of(one) == []
+    made = await make(one, scopes=["a", "b"])
+    rotated = await one.post(f"/_gateway/keys/{made['id']}/rotate", token_for(scope="a"))
+    assert "'b'" in refused(rotated, Reason.SCOPE_MISSING)
+    assert [key["status"] for key in await keys_of(one)] == ["active"]
+
+
 async def test_rotation_keeps_both_for_the_overlap(one: House) -> None:
     old = await make(one, name="ci", scopes=["a"])
-    answer = await one.post(f"/_gateway/keys/{old['id']}/rotate", token_for(), json={"overlap": "1h"})
+    token = token_for(scope="a b")
+    answer = await one.post(f"/_gateway/keys/{old['id']}/rotate", token, json={"overlap": "1h"})
     assert answer.status_code == 201, answer.text
     new = answer.json()
     assert (new["name"], new["scopes"]) == ("ci", ["a"])
@@ -119,9 +131,9 @@ async def test_rotation_keeps_both_for_the_overlap(one: House) -> None:
     before = next(key for key in await keys_of(one) if key["id"] == old["id"])
     assert (before["status"], before["replaced_by"]) == ("rotated", new["id"])
     assert 3590 <= before["expires_at"] - time.time() <= 3600
-    twice = await one.post(f"/_gateway/keys/{old['id']}/rotate", token_for(), json={})
+    twice = await one.post(f"/_gateway/keys/{old['id']}/rotate", token, json={})
     assert new["id"] in refused(twice, Reason.BAD_REQUEST)
-    at_once = await one.post(f"/_gateway/keys/{new['id']}/rotate", token_for(), json={"overlap": "0s"})
+    at_once = await one.post(f"/_gateway/keys/{new['id']}/rotate", token, json={"overlap": "0s"})
     assert at_once.status_code == 201
     refused(await one.get("/mine", new["key"]), Reason.TOKEN_EXPIRED)
 

@@ -80,7 +80,7 @@ def test_a_key_of_the_command_line_opens_every_gateway_until_another_process_end
     rows = [line.split("\t") for line in first.verb("keys", "list", "anna").splitlines()]
     assert {(row[0], row[1], row[2], row[6]) for row in rows} == {
         (key[:15], "ci", "revoked", "a"),
-        (other[:15], "-", "revoked", "all"),
+        (other[:15], "-", "revoked", "-"),
     }
 
 

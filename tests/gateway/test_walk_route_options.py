@@ -1,0 +1,130 @@
+"""What a route may say beside who pays for it, through a whole gateway: scopes and claims."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from policies.reasons import Reason
+from tests.support.house import House, house, token_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx
+
+KEYS = "  api_keys: {enabled: true}"
+SCOPED = """
+  - path: /reports/**
+    methods: [GET]
+    tier: pro
+  - path: /reports/**
+    methods: [POST]
+    tier: pro
+    scopes: [reports:write]
+  - path: /admin/**
+    access: authenticated
+    claims: {org.role: [admin, owner], email_verified: "true"}
+  - path: /both
+    access: authenticated
+    scopes: [a, b]
+  - path: /**
+    access: public
+"""
+ADMIN: dict[str, Any] = {"org": {"role": "owner"}, "email_verified": True}
+
+
+def refused(answer: httpx.Response, reason: Reason) -> str:
+    assert answer.headers.get("x-gateway-reason") == reason.value, answer.text
+    detail: str = answer.json()["detail"]
+    return detail
+
+
+async def test_a_scope_is_asked_of_the_token_before_anybody_is_asked_to_pay(tmp_path: Path) -> None:
+    async with house(tmp_path, stripe=False, routes=SCOPED) as at:
+        answer = await at.post("/reports/7", token_for(scope="reports:read reports:writer"))
+        assert refused(answer, Reason.SCOPE_MISSING) == (
+            "POST /reports/7 needs the scope 'reports:write'; the credential doesn't hold it."
+        )
+        assert answer.headers["www-authenticate"] == (
+            'Bearer realm="gateway", error="insufficient_scope", scope="reports:write"'
+        )
+        assert "link" not in answer.headers
+        assert at.visit_count() == 0
+        with_it = token_for(scope="reports:read reports:write")
+        refused(await at.post("/reports/7", with_it), Reason.TIER_REQUIRED)
+        refused(await at.post("/reports/7"), Reason.TOKEN_MISSING)
+        await at.grant("alice", "pro")
+        assert (await at.until(200, "/reports/7", token_for())).status_code == 200
+        assert (await at.post("/reports/7", with_it)).status_code == 200
+        refused(await at.post("/reports/7", token_for()), Reason.SCOPE_MISSING)
+        for claims in ({"scp": ["reports:write"]}, {"scopes": ["x", "reports:write"]}, {"scp": "reports:write x"}):
+            assert (await at.post("/reports/7", token_for(**claims))).status_code == 200
+        line = await at.logged(answer.headers["x-request-id"])
+        assert (line["reason"], line["customer"], line["status"]) == ("scope_missing", "alice", 403)
+        assert await at.count(reason="scope_missing", status="403") == 2
+
+
+@pytest.mark.parametrize("target", ["/both", "/BOTH", "/both/", "/both;x", "/%62oth", "/both%20"])
+async def test_all_scopes_are_needed_however_the_path_is_spelled(tmp_path: Path, target: str) -> None:
+    async with house(tmp_path, stripe=False, routes=SCOPED) as at:
+        for scope in ("a", "b", "ab", "A B"):
+            answer = await at.raw_get(target, f"Authorization: Bearer {token_for(scope=scope)}")
+            assert answer.status == 403, answer
+        assert (await at.raw_get(target)).status == 401
+        assert at.visit_count() == 0
+        assert (await at.raw_get(target, f"Authorization: Bearer {token_for(scope='b a')}")).status == 200
+
+
+async def test_claims_are_compared_by_value_nested_listed_or_alone(tmp_path: Path) -> None:
+    async with house(tmp_path, stripe=False, routes=SCOPED) as at:
+        for claims in (
+            ADMIN,
+            {**ADMIN, "org": {"role": ["member", "admin"]}},
+            {"org.role": "admin", "email_verified": "true"},
+        ):
+            assert (await at.get("/admin/x", token_for(**claims))).status_code == 200, claims
+        before = at.visit_count()
+        lacking: list[dict[str, Any]] = [
+            {}, {**ADMIN, "email_verified": False}, {**ADMIN, "org": {"role": "Admin"}}, {**ADMIN, "org": "owner"},
+            {**ADMIN, "org": {"role": None}}, {**ADMIN, "org": {"role": {"owner": True}}}, {**ADMIN, "org.role": "member"},
+            {**ADMIN, "email_verified": 1},
+        ]  # fmt: skip
+        for claims in lacking:
+            answer = await at.get("/admin/x", token_for(**claims))
+            assert "claim" in refused(answer, Reason.SCOPE_MISSING), claims
+            assert answer.headers["www-authenticate"] == 'Bearer realm="gateway", error="insufficient_scope"'
+        assert at.visit_count() == before
+
+
+async def test_a_token_seen_before_lends_its_scopes_to_no_other(tmp_path: Path) -> None:
+    async with house(tmp_path, stripe=False, routes=SCOPED) as at:
+        strong, weak = token_for(scope="a b"), token_for(scope="a")
+        for _ in range(3):
+            assert (await at.get("/both", strong)).status_code == 200
+            refused(await at.get("/both", weak), Reason.SCOPE_MISSING)
+
+
+async def test_an_api_key_holds_the_scopes_it_was_made_with_and_no_claims(tmp_path: Path) -> None:
+    async with house(tmp_path, stripe=False, routes=SCOPED, auth=KEYS) as at:
+        keys = [await made(at, scopes) for scopes in (["a", "b"], ["a"], None)]
+        answers = [(await at.get("/both", key)).status_code for key in keys]
+        assert answers == [200, 403, 403]
+        refused(await at.get("/both", keys[2]), Reason.SCOPE_MISSING)
+        refused(await at.get("/admin/x", keys[0]), Reason.SCOPE_MISSING)
+        assert (await at.get("/_gateway/me", keys[2])).status_code == 200
+
+
+async def made(at: House, scopes: list[str] | None) -> str:
+    body = {} if scopes is None else {"scopes": scopes}
+    answer = await at.operate("POST", "/api/keys/alice", json=body)
+    assert answer.status_code in {200, 201}, answer.text
+    key: str = answer.json()["key"]
+    return key
+
+
+async def test_a_preflight_needs_no_scope(tmp_path: Path) -> None:
+    async with house(tmp_path, stripe=False, routes=SCOPED) as at:
+        headers = {"Origin": "https://app.test", "Access-Control-Request-Method": "POST"}
+        assert (await at.ask("OPTIONS", "/reports/7", headers=headers)).status_code == 200
