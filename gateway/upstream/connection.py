@@ -86,7 +86,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def is_silent(self) -> bool:
         """Whether nothing has come while it rested: neither bytes nor the end, not even unread in the kernel."""
-        if self.lost or self._transport is None:
+        if self.lost or self._transport is None or self._transport.is_closing():
             return False
         if self._incoming is None:
             self._incoming = select.poll()
@@ -105,8 +105,8 @@ class UpstreamConnection(asyncio.Protocol):
         return reader
 
     def write(self, *parts: bytes) -> None:
-        """Send these bytes, unless nobody is there any more to get them."""
-        if self._transport is not None and not self.lost:
+        """Send these bytes, unless nobody is there any more to get them: a reset is known before `connection_lost` tells of it."""
+        if self._transport is not None and not self.lost and not self._transport.is_closing():
             self._transport.writelines(parts)
 
     async def room(self, seconds: float) -> None:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.forward import Upstreams
 from gateway.upstream.outcome import AnswerBroken, CallerLeft, UpstreamFailure
+from gateway.upstream.pool import LONGEST_LIFE_SECONDS
 from policies.reasons import Reason
 from policies.schema import Timeouts, Upstream
 from tests.support.calls import Call, asked, until
@@ -342,6 +344,51 @@ async def test_after_an_answer_that_came_before_the_bodys_end_the_connection_is_
         assert await call.answer() == (413, b"big")
         assert (idle(upstreams), pending(upstreams)) == (0, 0)
         await asyncio.wait_for(upstream.visits[0].closed.wait(), 2)
+
+
+async def test_after_an_answer_that_came_while_the_body_was_not_all_sent_the_connection_is_closed() -> None:
+    body = bytes(20_000_000)  # more than the kernel's buffers take from an upstream that reads none of it
+
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.say(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        await stop.wait()
+
+    stop = asyncio.Event()
+    async with to(script) as (upstreams, _):
+        length = b"%d" % len(body)
+        call = Call(upstreams, method="POST", headers=[(b"content-length", length)], pieces=[body])
+        assert await call.answer() == (413, b"big")
+        assert (idle(upstreams), pending(upstreams)) == (0, 0)
+        stop.set()
+
+
+async def test_an_upstream_that_takes_a_body_and_never_answers_is_given_up_in_time() -> None:
+    async with to(saying(b""), timeouts=Timeouts(response=0.2)) as (upstreams, _):
+        headers = [(b"transfer-encoding", b"chunked")]
+        outcome = await Call(upstreams, method="POST", headers=headers, pieces=[b"one", b"two"]).end()
+        assert isinstance(outcome, UpstreamFailure)
+        assert outcome.reason is Reason.UPSTREAM_TIMEOUT
+
+
+async def test_a_connection_is_not_kept_for_ever_so_that_a_name_which_moves_is_followed() -> None:
+    async with to(saying(OK)) as (upstreams, upstream):
+        await asked(upstreams)
+        (pool,) = upstreams._ready["api"].places.pools
+        for connection in pool._idle:
+            connection.opened_at -= LONGEST_LIFE_SECONDS
+        await asked(upstreams)
+        assert idle(upstreams) == 0
+        await asked(upstreams)
+        assert [visit.connection for visit in upstream.visits] == [1, 1, 2]
+
+
+async def test_a_connection_that_ends_before_its_first_request_is_known_to_be_at_its_end() -> None:
+    connection = UpstreamConnection(asyncio.get_running_loop())
+    connection.connection_lost(None)
+    assert connection.begin(b"GET / HTTP/1.1\r\n\r\n", to_head=False).over
+    assert not connection.reusable
+    assert not connection.is_silent()
 
 
 @pytest.mark.parametrize("pieces", [[b"shor"], [b"shor", b"t and much too long"], [b""]])

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.upstream.balancer import Balancer
 from gateway.upstream.forward import Upstreams
 from gateway.upstream.outcome import AnswerBroken, CallerLeft, Forwarded, UpstreamFailure
+from gateway.upstream.places import Places
+from gateway.upstream.pool import Pool
+from gateway.upstream.target import parse_target
 from policies.reasons import Reason
 from policies.schema import Timeouts, Upstream
 from tests.support.calls import Call, asked, until
@@ -158,6 +162,44 @@ async def test_a_target_that_frees_a_place_serves_those_who_wait_for_the_whole_u
             assert await call.answer() == (200, b"ok")
         assert (len(one_gate.paths), len(other_gate.paths)) == (1, 5)
         await upstreams.aclose()
+
+
+def pool_of(port: int) -> Pool:
+    return Pool(parse_target(f"http://127.0.0.1:{port}", None), max_connections=1, keepalive_seconds=4.0)
+
+
+async def test_when_a_target_comes_back_those_who_wait_go_before_a_newcomer() -> None:
+    loop = asyncio.get_running_loop()
+    sick, fit = pool_of(1), pool_of(2)
+    sick.standing.healthy = False
+    places = Places(Balancer([sick, fit]), queue=10, queue_seconds=10.0)
+    assert places.take(loop.time()) is fit
+    waiting = places.queue_up(loop, [])
+    assert waiting is not None
+    sick.standing.healthy = True
+    assert places.take(loop.time()) is None
+    newcomer = places.queue_up(loop, [])
+    assert newcomer is not None
+    assert (waiting.turn.done(), newcomer.turn.done()) == (True, False)
+    assert waiting.turn.result() is sick
+    places.give_back(fit)
+    assert newcomer.turn.result() is fit
+    places.close()
+
+
+async def test_a_request_that_has_tried_a_target_in_vain_lets_the_next_one_have_it() -> None:
+    loop = asyncio.get_running_loop()
+    one, other = pool_of(1), pool_of(2)
+    places = Places(Balancer([one, other]), queue=10, queue_seconds=10.0)
+    assert {places.take(loop.time()), places.take(loop.time())} == {one, other}
+    picky, easy = places.queue_up(loop, [one]), places.queue_up(loop, [])
+    assert picky is not None
+    assert easy is not None
+    places.give_back(one)
+    assert (picky.turn.done(), easy.turn.result()) == (False, one)
+    places.give_back(other)
+    assert picky.turn.result() is other
+    places.close()
 
 
 async def test_closing_turns_away_those_who_wait() -> None:
