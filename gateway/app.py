@@ -5,7 +5,8 @@
 3. A token is verified once; nobody unknown is ever asked for money (401 before 402).
 4. Facts come from memory, Redis or SQL; access is computed from them and the time, here, at each request.
 5. Before a refusal that Stripe might contradict, Stripe is asked once (DESIGN.md, section 6.6).
-6. One line of log and one count per request, at its end, from the decision.
+6. An answer under way for a known caller is judged again as `gateway.streams` says, and what is refused ends (P7).
+7. One line of log and one count per request, at its end, from the decision.
 
 This file knows no server, no database and no Stripe: what it needs is handed to it.
 """
@@ -13,16 +14,20 @@ This file knows no server, no database and no Stripe: what it needs is handed to
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from enum import Enum
-from time import perf_counter
+from time import monotonic, perf_counter, time
 from typing import Final
 
-from gateway.answers import Headers
-from gateway.credentials import Unauthenticated
+from gateway.answers import Answer, Asked, Headers
+from gateway.credentials import Authenticated, Unauthenticated
+from gateway.credentials.claims import EXPIRED
 from gateway.entitlements.resolver import Found, Resolver
 from gateway.own_endpoints import App, OwnEndpoints, is_reserved
 from gateway.plan import Plan
+from gateway.streams import Ending, Open, Streams, Verdict
 from gateway.telemetry import Telemetry
+from gateway.under_way import AnswerUnderWay
 from gateway.upstream.headers import identity_headers, outbound_request_headers
 from gateway.upstream.outcome import (
     AnswerBroken,
@@ -42,7 +47,7 @@ from policies.offers import Payment
 from policies.paths import BadTarget, Target, read_target
 from policies.reasons import ANSWERS, Reason
 from policies.requirement import Access
-from policies.routes import CompiledRoute, MethodNotAllowed, NoRoute
+from policies.routes import CompiledRoute, Matched, MethodNotAllowed, NoRoute
 from policies.scopes import challenge_of, missing_of
 from policies.tiers import NO_TIER
 
@@ -73,6 +78,15 @@ class Gateway:
         self._verify_now = verify_now
         self._telemetry = telemetry
         self._now = now
+        self.streams = Streams(
+            look_up=self._entitlement,
+            judge=self._judge_again,
+            bounds=lambda: (self.plan.config.streams.grace, self.plan.config.cache.max_stale),
+            now=now,
+            wall=time,
+            monotonic=monotonic,
+        )
+        resolver.on_change(self.streams.changed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection's request. WebSockets are refused until they can be judged like any other request."""
@@ -132,14 +146,44 @@ class Gateway:
             return await self._forward(walk, route, caller, decision.standing)
         return await _refuse(walk, route, caller, decision)
 
-    async def _decide(self, plan: Plan, route: CompiledRoute, customer: str) -> Decision:
-        decision = decide(route.requirement, await self._entitlement(customer), plan.ladder, self._now())
+    async def _decide(
+        self, plan: Plan, route: CompiledRoute, customer: str, last_known: Entitlement | None = None
+    ) -> Decision:
+        known = await self._entitlement(customer) or last_known
+        decision = decide(route.requirement, known, plan.ladder, self._now())
         if isinstance(decision, Forward) or not decision.checkable:
             return decision
         if await self._verify_now(customer) is Verification.VERIFIED:
             return decide(route.requirement, await self._entitlement(customer), plan.ladder, self._now())
         # They were paying when last seen and nobody can say whether they still are: not a 402, and no free pass.
         return Refuse(Reason.ENTITLEMENT_UNAVAILABLE, decision.standing) if decision.unsure else decision
+
+    async def _judge_again(self, one: Open, last_known: Entitlement | None) -> Verdict:
+        """The verdict of this moment on an answer under way: its credential, its route as it is now, its customer."""
+        if not isinstance(one, AnswerUnderWay):
+            raise TypeError(type(one).__name__)
+        lapsed = await self._lapsed(one)
+        if lapsed is not None:
+            return lapsed
+        if one.plan is not self.plan:
+            one.plan, one.route = _in_force(self.plan, one)
+        if missing_of(one.route.requirement, one.caller) is not None:
+            return Refuse(Reason.SCOPE_MISSING)
+        return await self._decide(one.plan, one.route, one.caller.customer, last_known)
+
+    async def _lapsed(self, one: AnswerUnderWay) -> Unauthenticated | None:
+        """Why its credential is none any more. Keys are asked about, since they can be revoked; a token only has its end."""
+        if one.caller.key_id is None:
+            over = time() >= one.caller.expires_at and one.is_stream and not one.outlives_token
+            return EXPIRED if over else None
+        again = await one.walk.authenticate()
+        if isinstance(again, Authenticated):
+            one.caller = again.caller
+            return None
+        if again.reason is Reason.KEYS_UNAVAILABLE:
+            return None
+        over = again.reason is not Reason.TOKEN_EXPIRED or (one.is_stream and not one.outlives_token)
+        return again if over else None
 
     async def _entitlement(self, customer: str) -> Entitlement | None:
         known = self._resolver.peek(customer, self._now())
@@ -167,15 +211,34 @@ class Gateway:
             identity=() if caller is None else _identity(caller, standing),
         )
         started = perf_counter()
-        outcome = await plan.upstreams.forward(
-            route.upstream, scope=scope, headers=headers, receive=walk.receive, send=walk.send, target=target
-        )
+        under_way: AnswerUnderWay | None = None
+        if caller is None:
+            outcome = await plan.upstreams.forward(
+                route.upstream, scope=scope, headers=headers, receive=walk.receive, send=walk.send, target=target
+            )
+        else:
+            under_way = AnswerUnderWay(walk, route, caller)
+            self.streams.add(under_way)
+            try:
+                outcome = await plan.upstreams.forward(
+                    route.upstream,
+                    scope=scope,
+                    headers=headers,
+                    receive=walk.receive,
+                    send=under_way.send,
+                    target=target,
+                )
+            finally:
+                self.streams.discard(under_way)
+                under_way.over()
         walk.upstream_seconds = perf_counter() - started
         if isinstance(outcome, UpstreamFailure):
             walk.note = outcome.cause
             return await walk.refuse(outcome.reason, outcome.detail)
         walk.status, walk.bytes_sent = outcome.status, outcome.bytes_sent
         if isinstance(outcome, CallerLeft):
+            if under_way is not None and under_way.ending is not None:
+                return await _end_early(under_way, under_way.ending, outcome)
             walk.caller_left()
         elif isinstance(outcome, AnswerBroken):
             walk.note = f"{outcome.reason}: {outcome.cause}"
@@ -185,18 +248,53 @@ class Gateway:
 
 _REFUSALS: Final = {
     Reason.BLOCKED: "This customer has been blocked by the API's owner.",
+    Reason.SCOPE_MISSING: "The credential doesn't hold what this route has come to ask for.",
     Reason.FORBIDDEN: "No tier that can be bought admits to this route.",
     Reason.ENTITLEMENT_UNAVAILABLE: "It could not be found out what this customer has paid for; nothing has to be paid.",
 }
 
 
 async def _refuse(walk: Walk, route: CompiledRoute, caller: Caller, refusal: Refuse) -> None:
-    plan, standing = walk.plan, refusal.standing
+    await walk.answer(_refusal(walk.plan, route, caller, refusal, walk.asked()))
+
+
+def _refusal(plan: Plan, route: CompiledRoute, caller: Caller, refusal: Refuse, asked: Asked) -> Answer:
+    standing = refusal.standing
     if ANSWERS[refusal.reason].status == 402 and standing is not None and refusal.offer_rank != NO_TIER:
         payment = Payment(caller.customer, route.requirement, standing, plan.ladder.names[refusal.offer_rank])
-        await walk.answer(plan.answers.payment_required(refusal.reason, payment, walk.asked()))
+        return plan.answers.payment_required(refusal.reason, payment, asked)
+    return plan.answers.refuse(refusal.reason, _REFUSALS[refusal.reason], asked)
+
+
+async def _end_early(one: AnswerUnderWay, ending: Ending, outcome: CallerLeft) -> None:
+    """End an answer that is admitted no longer: as a refusal, by a last event, or as a broken connection."""
+    walk, is_begun = one.walk, outcome.answer_status is not None
+    asked = replace(walk.asked(), accept=b"") if is_begun else walk.asked()
+    if isinstance(ending, Unauthenticated):
+        problem = one.plan.answers.refuse(ending.reason, ending.detail, asked)
     else:
-        await walk.refuse(refusal.reason, _REFUSALS[refusal.reason])
+        problem = _refusal(one.plan, one.route, one.caller, ending, asked)
+    if outcome.answer_status is None:
+        return await walk.answer(problem)
+    walk.status, walk.reason = outcome.answer_status, problem.reason.value
+    event = one.last_event(problem)
+    if event is None:
+        walk.note = "access ended while the answer was under way: cut off"
+        raise TornAnswerError(walk.note)
+    walk.note = "access ended while the answer was under way: ended with an event"
+    walk.bytes_sent += len(event)
+    return await walk.send({"type": "http.response.body", "body": event})
+
+
+def _in_force(plan: Plan, one: AnswerUnderWay) -> tuple[Plan, CompiledRoute]:
+    """The route that judges this request under `plan`. Where none does any more, the one that let it in still does."""
+    if plan.routes is one.plan.routes:
+        return plan, one.route
+    target = read_target(request_target(one.walk.scope))
+    matched = (
+        None if isinstance(target, BadTarget) else plan.routes.match(one.walk.method, one.walk.header(b"host"), target)
+    )
+    return (plan, matched.route) if isinstance(matched, Matched) else (one.plan, one.route)
 
 
 def _identity(caller: Caller, standing: Standing | None) -> Headers:

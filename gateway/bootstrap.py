@@ -166,6 +166,8 @@ async def _start(config: Config, routes: RouteTable, now: Clock, stack: AsyncExi
         telemetry=Telemetry(metrics, log),
         now=now,
     )
+    jobs.append(BackgroundJob("streams", gateway.streams.run, leased=False))
+    stack.push_async_callback(gateway.streams.aclose)
     if stripe is not None:
         stripe.on_pins(lambda pins: _use_pins(in_force, entitlements, gateway, pins))
     readiness = Readiness(

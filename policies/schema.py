@@ -238,6 +238,15 @@ class Route(Model):
     claims: dict[str, OneOrSeveral] = Field(default_factory=dict)
     upstream: str | None = None
     spelling: Literal["exact", "lenient"] | None = None
+    outlive_token: Flag = False
+
+
+class Streams(Model):
+    """What becomes of answers under way when their caller may have no more of them."""
+
+    called: ClassVar[str] = "streams"
+
+    grace: Duration = 300.0
 
 
 SupposedStatus = Literal[
@@ -284,5 +293,6 @@ class Config(Model):
     billing: Billing = Billing()
     routes: tuple[Route, ...] = ()
     default: str = "deny"
+    streams: Streams = Streams()
     tests: tuple[Expectation, ...] = ()
     run_tests_at_load: Flag = False

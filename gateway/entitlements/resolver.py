@@ -119,8 +119,13 @@ class Resolver(Generic[E]):
         self._unheard_at = -sys.float_info.max  # above the -inf of what was never confirmed
         self._followed_at = -math.inf
         self._doubted_until = -math.inf
+        self._on_change: Callable[[str | None], None] = _told_nobody
         if redis is not None:
             self._floors.start_from(unpublished, monotonic())
+
+    def on_change(self, told: Callable[[str | None], None]) -> None:
+        """Whom to tell that the answer for a customer may be another one now; for anybody, when told None. At once, always."""
+        self._on_change = told
 
     def start(self) -> None:
         """Begin to follow the Redis channel, where there is one."""
@@ -183,11 +188,13 @@ class Resolver(Generic[E]):
     def unconfirm_all(self) -> None:
         """Changes may have been missed: each remembered answer must be confirmed before it serves again."""
         self._unheard_at = self._monotonic()
+        self._on_change(None)
 
     def forget_all(self, derive: Callable[[CustomerFacts], E] | None = None) -> None:
         """After a reload: every answer is derived anew, from facts that are as good as they were."""
         self._derive = derive or self._derive
         self._generation += 1
+        self._on_change(None)
 
     def _serves(self, entry: Entry[E], now: float) -> bool:
         at = self._monotonic()
@@ -321,6 +328,7 @@ class Resolver(Generic[E]):
         flight = self._flights.get(customer)
         if flight is not None:
             flight.floor = max(flight.floor, version)
+        self._on_change(customer)
 
     def _refill(self, facts: CustomerFacts, edge: float) -> None:
         if self._redis is None or self._redis.is_open or len(self._background) >= MAX_REFILLS:
@@ -333,3 +341,7 @@ class Resolver(Generic[E]):
         held = await redis.refill(facts, edge, self._now())
         if isinstance(held, Held):
             self._floors.lift(facts.customer, held.version)
+
+
+def _told_nobody(_customer: str | None) -> None:
+    return
