@@ -5,8 +5,11 @@ Where there is no Stripe key, `NoBilling` says so, and everything that takes no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from admin.ledger.engine import LedgerDownError
 from admin.public.ports import Bought, NotBought, Received
@@ -31,6 +34,12 @@ _NOT_CONFIGURED: Final = "This gateway has no Stripe key. Set STRIPE_SECRET_KEY,
 _LEDGER_DOWN: Final = NotBought(
     Reason.BILLING_UNAVAILABLE, "What you have can't be looked up right now; nothing was charged."
 )
+_TOO_MANY: Final = NotBought(
+    Reason.BILLING_UNAVAILABLE, "Too many requests of this customer's wait for Stripe already. Try again in a moment."
+)
+TURN_SECONDS: Final = 20.0
+"""As long as checkout takes at most, which has turns of its own."""
+
 _WEBHOOK_REASONS: Final = {400: Reason.BAD_REQUEST, 413: Reason.BODY_TOO_LARGE, 503: Reason.BILLING_UNAVAILABLE}
 
 
@@ -77,6 +86,7 @@ class StripeBilling:
         self._return_url = return_url
         self._wall = wall
         self._count = count
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def receive_event(self, body: bytes, signature: str | None) -> Received:
         """Verify and store an event, and try to act on it."""
@@ -109,9 +119,12 @@ class StripeBilling:
     async def open_portal(self, customer: str, return_url: str) -> Bought | NotBought:
         """The billing portal of `customer`."""
         try:
-            outcome = await self._portal.open_portal(customer, return_url)
+            async with self._turn_of(customer):
+                outcome = await self._portal.open_portal(customer, return_url)
         except LedgerDownError:
             return _LEDGER_DOWN
+        except TimeoutError:
+            return _TOO_MANY
         match outcome:
             case PortalUrl():
                 return Bought(outcome.url)
@@ -124,15 +137,32 @@ class StripeBilling:
     async def settle_session(self, session_id: str, customer: str) -> NotBought | None:
         """Sync at once after a return from Checkout; None when done, whatever it found."""
         try:
-            settled = await self._returns.settle_session(session_id)
+            async with self._turn_of(customer):
+                settled = await self._returns.settle_session(session_id)
         except LedgerDownError:
             return _LEDGER_DOWN
+        except TimeoutError:
+            return _TOO_MANY
         if isinstance(settled, NotOurs) or settled.customer != customer:
             return NotBought(Reason.BAD_REQUEST, "This page is for a payment that did not begin here.")
         if isinstance(settled, CouldNotSettle):
             detail = "Stripe can't be asked right now. If you have paid, your access begins as soon as it answers."
             return NotBought(Reason.BILLING_UNAVAILABLE, detail)
         return None
+
+    @asynccontextmanager
+    async def _turn_of(self, customer: str) -> AsyncIterator[None]:
+        """One question to Stripe at a time for one customer, or the one who asks most would spend the calls of all.
+
+        Raises TimeoutError when the turn doesn't come.
+        """
+        turn = self._turns.setdefault(customer, asyncio.Lock())
+        async with asyncio.timeout(TURN_SECONDS):
+            await turn.acquire()
+        try:
+            yield
+        finally:
+            turn.release()
 
 
 def _unavailable(outcome: BillingUnavailable | BillingNotConfigured) -> NotBought:

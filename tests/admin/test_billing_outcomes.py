@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -129,3 +130,46 @@ async def test_without_a_key_everything_that_takes_money_says_which_setting_is_m
     ]
     assert {outcome.reason for outcome in outcomes} == {Reason.BILLING_NOT_CONFIGURED}
     assert all("STRIPE_SECRET_KEY" in outcome.detail for outcome in outcomes)
+
+
+class Slow:
+    """A portal and a return desk that take a while, and know how many they serve at once."""
+
+    def __init__(self) -> None:
+        self.at_once: dict[str, int] = {}
+        self.most: dict[str, int] = {}
+
+    async def _serve(self, who: str) -> None:
+        self.at_once[who] = self.at_once.get(who, 0) + 1
+        self.most[who] = max(self.most.get(who, 0), self.at_once[who])
+        await asyncio.sleep(0.01)
+        self.at_once[who] -= 1
+
+    async def open_portal(self, customer: str, _return_url: str) -> PortalUrl:
+        await self._serve(customer)
+        return PortalUrl("https://stripe.test/p")
+
+    async def settle_session(self, session_id: str) -> SessionSettled:
+        await self._serve(session_id)
+        return SessionSettled(session_id, "pro", "open")
+
+
+async def test_one_customer_has_one_question_to_stripe_under_way_however_many_he_asks_at_once() -> None:
+    """Or the one who asks most would spend what Stripe lets all of them ask."""
+    slow: Any = Slow()
+    desk = StripeBilling(slow, slow, slow, slow, return_url="http://x/r", wall=lambda: 0.0, count=lambda _: None)
+    asked = [desk.open_portal(who, "http://x/r") for who in ("alice", "bob") for _ in range(5)]
+    asked_too = [desk.settle_session("alice", "alice") for _ in range(5)]
+    answers = await asyncio.gather(*asked, *asked_too)
+    assert answers == [Bought("https://stripe.test/p")] * 10 + [None] * 5
+    assert slow.most == {"alice": 1, "bob": 1}
+
+
+async def test_a_customer_waits_for_his_own_questions_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("admin.billing.TURN_SECONDS", 0.005)
+    slow: Any = Slow()
+    desk = StripeBilling(slow, slow, slow, slow, return_url="http://x/r", wall=lambda: 0.0, count=lambda _: None)
+    answers = await asyncio.gather(*(desk.open_portal("alice", "http://x/r") for _ in range(3)))
+    assert answers[0] == Bought("https://stripe.test/p")
+    assert [one.reason for one in answers[1:] if isinstance(one, NotBought)] == [Reason.BILLING_UNAVAILABLE] * 2
+    assert await desk.open_portal("alice", "http://x/r") == Bought("https://stripe.test/p")
