@@ -197,6 +197,27 @@ async def test_a_target_that_can_not_be_connected_fails_its_checks_and_carries_n
         await upstreams.aclose()
 
 
+async def test_checks_go_straight_to_the_target_whatever_proxy_the_environment_names(
+    dead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, dead)
+    async with scripted_upstream(saying(OK)) as upstream:
+        upstreams = checked(upstream.url)
+        upstreams.start()
+        await until(lambda: len(upstream.visits) > 1)
+        assert admitted(upstreams) == [True]
+        await upstreams.aclose()
+
+
+async def test_once_nobody_checks_any_more_a_target_counts_as_healthy(dead: str) -> None:
+    upstreams = checked(dead)
+    upstreams.start()
+    await until(lambda: admitted(upstreams) == [False])
+    await upstreams.aclose()
+    assert admitted(upstreams) == [True]
+
+
 async def test_checks_that_are_handed_over_go_on_and_others_end() -> None:
     async with scripted_upstream(saying(OK)) as upstream:
         old = checked(upstream.url)
