@@ -123,6 +123,7 @@ class StripeSide:
             ladder=ladder,
             now=now,
             namespace=namespace,
+            require_paid=config.billing.require_paid_invoice,
         )
         secrets = config.billing.stripe.webhook_secrets.get_secret_value()
         self._webhook_is_configured = bool(secrets)

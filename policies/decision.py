@@ -85,7 +85,10 @@ def _refuse(
 def _reason(min_rank: int, entitlement: Entitlement, standing: Standing) -> Reason:
     """Only subscriptions whose tier would satisfy the route count, and the first that applies names the refusal."""
     statuses = {subscription.status for subscription, rank in entitlement.ranked if rank >= min_rank}
-    if statuses & {"past_due", "unpaid"}:
+    is_unpaid = any(
+        subscription.id in entitlement.unpaid for subscription, rank in entitlement.ranked if rank >= min_rank
+    )
+    if statuses & {"past_due", "unpaid"} or is_unpaid:
         return Reason.PAYMENT_FAILED
     if "paused" in statuses:
         return Reason.SUBSCRIPTION_PAUSED

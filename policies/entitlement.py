@@ -100,6 +100,8 @@ class Entitlement:
     """Paying subscriptions none of whose items belongs to a tier: shown to the operator."""
     unknown_statuses: tuple[str, ...]
     """Statuses that this version has never heard of; they give nothing."""
+    unpaid: frozenset[str] = frozenset()
+    """Active subscriptions that wait for their latest invoice to be paid, where the rules ask for that."""
 
     def at(self, now: float) -> Standing:
         """What holds at `now`."""
@@ -146,10 +148,11 @@ def derive(facts: CustomerFacts, ladder: Ladder, rules: BillingRules) -> Entitle
     floor_rank = ladder.everybody_rank
     stripe_edges = edges_of(facts.subscriptions, rules, ladder)
     grant_ends = {float(grant.until) for grant in facts.grants if grant.until is not None}
+    unpaid = frozenset(one.id for one in facts.subscriptions if rules.require_paid_invoice and _is_unpaid(one))
     floor = Standing(
         rank=floor_rank,
         tier=ladder.name(floor_rank),
-        status=_resting_status(facts.subscriptions),
+        status=_resting_status(facts.subscriptions, unpaid),
         access_until=None,
         features=ladder.features[floor_rank] if floor_rank >= 0 else (),
     )
@@ -165,6 +168,7 @@ def derive(facts: CustomerFacts, ladder: Ladder, rules: BillingRules) -> Entitle
         ranked=tuple(ranked),
         unmapped=tuple(unmapped),
         unknown_statuses=tuple(one.status for one in facts.subscriptions if one.status not in KNOWN_STATUSES),
+        unpaid=unpaid,
     )
 
 
@@ -199,7 +203,7 @@ def _closes_at(
         if item.period_end is None:
             # Stripe always names an end, on the item or the subscription; without one nothing bounds the access.
             return None
-        if rules.require_paid_invoice and subscription.status == "active" and _is_unpaid(subscription):
+        if rules.require_paid_invoice and _is_unpaid(subscription):
             # What was paid last ended where this period began; of a first period nothing was ever paid.
             if item.period_start is None or item.period_start <= subscription.created:
                 return None
@@ -222,7 +226,7 @@ def _closes_at(
 
 def _is_unpaid(subscription: SubscriptionFact) -> bool:
     # None: there is no invoice, so nothing is owed, or it was not asked for yet, and the next look does.
-    return subscription.latest_invoice not in {None, "paid"}
+    return subscription.status == "active" and subscription.latest_invoice not in {None, "paid"}
 
 
 def _with_own_grace(rules: BillingRules, item: ItemFact, ladder: Ladder | None) -> BillingRules:
@@ -318,10 +322,10 @@ def _with_features(
     return tuple(found)
 
 
-def _resting_status(subscriptions: tuple[SubscriptionFact, ...]) -> str:
+def _resting_status(subscriptions: tuple[SubscriptionFact, ...], unpaid: frozenset[str]) -> str:
     """The word for someone without an open span: the most telling of what their subscriptions say."""
     statuses = {subscription.status for subscription in subscriptions}
-    if statuses & {"past_due", "unpaid"}:
+    if statuses & {"past_due", "unpaid"} or unpaid:
         return "past_due"
     if "paused" in statuses:
         return "paused"

@@ -92,6 +92,7 @@ class CheckoutDesk:
         now: Callable[[], float],
         namespace: str,
         seconds: float = WHOLE_SECONDS,
+        require_paid: bool = False,
     ) -> None:
         self._gateway = gateway
         self._sync = sync
@@ -105,6 +106,7 @@ class CheckoutDesk:
         self._now = now
         self._namespace = namespace
         self._seconds = seconds
+        self._require_paid = require_paid
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def open_checkout(
@@ -180,7 +182,7 @@ class CheckoutDesk:
     async def _instead(self, gateway: StripeGateway, wish: _Wish, looked: dict[str, Fetched]) -> CheckoutOutcome | None:
         """What a running subscription leads to, None when there is none."""
         subscriptions = [subscription for fetched in looked.values() for subscription in fetched.subscriptions]
-        existing = choose(subscriptions, self._ladder(), wish.rank)
+        existing = choose(subscriptions, self._ladder(), wish.rank, require_paid=self._require_paid)
         if isinstance(existing, Nothing):
             return None
         enough = existing if isinstance(existing, Enough) else None

@@ -51,8 +51,13 @@ class Less:
 Existing: TypeAlias = Nothing | Enough | Owes | Less
 
 
-def choose(subscriptions: Sequence[SubscriptionFact], ladder: Ladder, wanted_rank: int) -> Existing:
-    """What stands between these subscriptions and a new one for the tier at `wanted_rank`."""
+def choose(
+    subscriptions: Sequence[SubscriptionFact], ladder: Ladder, wanted_rank: int, *, require_paid: bool = False
+) -> Existing:
+    """What stands between these subscriptions and a new one for the tier at `wanted_rank`.
+
+    With `require_paid` one that is active and whose latest invoice is open gives nothing until that is paid.
+    """
     running = sorted(
         (
             (subscription, _rank(subscription, ladder))
@@ -63,6 +68,9 @@ def choose(subscriptions: Sequence[SubscriptionFact], ladder: Ladder, wanted_ran
     )
     if not running:
         return Nothing()
+    for subscription, rank in running:
+        if require_paid and subscription.status == "active" and subscription.latest_invoice == "open":
+            return Owes(subscription, rank)
     for subscription, rank in running:
         if subscription.status in PAYING and rank >= wanted_rank:
             return Enough(subscription, rank, "is paid for already")

@@ -57,6 +57,14 @@ def test_a_first_period_that_was_not_paid_gives_nothing_where_a_paid_invoice_is_
     assert standing(T0 + HOUR, unpaid, rules=STRICT).tier == "free"
 
 
+def test_who_waits_for_an_invoice_to_be_paid_is_told_to_pay_it() -> None:
+    entitlement = derive(CustomerFacts("alice", 1, (sub(latest_invoice="open"),), fetched_at=T0), LADDER, STRICT)
+    refusal = decide(Requirement(Access.TIER, 1, "pro"), entitlement, LADDER, T0 + HOUR)
+    assert isinstance(refusal, Refuse)
+    assert refusal.reason is Reason.PAYMENT_FAILED
+    assert entitlement.at(T0 + HOUR).status == "past_due"
+
+
 @pytest.mark.parametrize("invoice", ["paid", None])
 def test_a_paid_invoice_and_none_at_all_are_enough(invoice: str | None) -> None:
     assert standing(END, sub(latest_invoice=invoice), rules=STRICT).tier == "pro"

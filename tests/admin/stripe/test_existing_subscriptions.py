@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,3 +87,21 @@ def test_a_new_subscription_is_sold_exactly_when_none_runs(subscriptions: list[S
         assert outcome.subscription.status in PAYING
         assert outcome.rank < wanted
         assert len(outcome.subscription.items) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "invoice", "require_paid", "expected"),
+    [
+        ("active", "open", True, Owes),
+        ("active", "open", False, Enough),
+        ("active", "paid", True, Enough),
+        ("active", "void", True, Enough),
+        ("active", None, True, Enough),
+        ("trialing", "open", True, Enough),
+    ],
+)
+def test_an_open_invoice_comes_first_where_access_waits_for_it(
+    status: str, invoice: str | None, require_paid: bool, expected: type
+) -> None:
+    one = replace(has(status), latest_invoice=invoice)
+    assert isinstance(choose([one], LADDER, PRO, require_paid=require_paid), expected)
