@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+import time
 import zlib
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from admin.control import Ledger
     from tests.support.house import House
     from tests.support.upstreams import Visit
 
@@ -399,13 +402,14 @@ async def test_a_thousand_streams_end_by_a_thousand_revocations(tmp_path: Path) 
         house(tmp_path, stripe=False, script=forever, upstream_settings=settings) as one,
         AsyncExitStack() as stack,
     ):
+        ledger: Ledger = inspect.getclosurevars(one.process.readiness.ledger_answers).nonlocals["ledger"]
         names = [f"c{number}" for number in range(1000)]
         for name in names:
-            await one.grant(name, "pro")
+            await ledger.customers.grant(name, "pro", None, "a test", "us", time.time())
         readers = [await streaming(one, stack, token_for(name)) for name in names]
         await eventually(lambda: len(customers(one)) == 1000)
         for name in names:
-            await revoke(one, name)
+            await ledger.customers.revoke(name, "us", "a test", time.time())
         for reader in readers:
             assert (await reader.problem("payment-required"))["status"] == 402
         await eventually(lambda: len(one.process.gateway.streams) == 0)
