@@ -50,9 +50,7 @@ class InForce:
         self.signing_key = signing_key.encode()
         self.rules = BillingRules.of(config.billing)
         self.ladder = build_ladder(config.tiers)
-        self.authenticator = Authenticator(
-            config.auth, now=wall, api_keys=api_keys, kept_claims=asked_claims(config)
-        )
+        self.authenticator = Authenticator(config.auth, now=wall, api_keys=api_keys, kept_claims=asked_claims(config))
         self.known_offers: Offers = lambda _tier: ()
         self._upstreams = Upstreams(config.upstreams)
         self._metrics = metrics

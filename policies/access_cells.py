@@ -30,6 +30,8 @@ Found = Matched | NoRoute | MethodNotAllowed
 Shape = tuple[str | None, ...]
 """A path of one length; None is any segment."""
 
+_Judge = tuple[int, str] | str
+
 OTHER_METHODS: Final = "*"
 
 _OTHER_CASE: Final = str.maketrans(ascii_letters, ascii_letters.swapcase())
@@ -59,7 +61,7 @@ def cells(old: tuple[Config, RouteTable], new: tuple[Config, RouteTable]) -> Ite
     """Each pair of judges once, with the shortest request found for it and all methods for which it holds."""
     old_table, new_table = old[1], new[1]
     named, other = _methods(old_table, new_table)
-    merged: dict[tuple[int | str, int | str], tuple[Target, str, Found, Found, dict[str, None]]] = {}
+    merged: dict[tuple[_Judge, _Judge], tuple[Target, str, Found, Found, dict[str, None]]] = {}
     for host, target in _requests(old, new):
         for method in (*named, other):
             before, after = old_table.match(method, host, target), new_table.match(method, host, target)
@@ -73,9 +75,9 @@ def cells(old: tuple[Config, RouteTable], new: tuple[Config, RouteTable]) -> Ite
         yield Cell(target, host, shown, before, after)
 
 
-def _judge(found: Found) -> int | str:
+def _judge(found: Found) -> _Judge:
     if isinstance(found, Matched):
-        return found.route.index
+        return found.route.place
     return "405" if isinstance(found, MethodNotAllowed) else "404"
 
 
@@ -113,10 +115,10 @@ def _respelled(shape: Shape) -> Shape:
     return tuple(segment if segment is None else segment.translate(_OTHER_CASE) for segment in shape)
 
 
-def _keys(config: Config, table: RouteTable) -> dict[int, tuple[object, ...]]:
+def _keys(config: Config, table: RouteTable) -> dict[tuple[int, str], tuple[object, ...]]:
     """What each route says, whatever its place; two of the same key judge alike."""
     return {
-        route.index: (
+        route.place: (
             *(route.pattern, route.methods, route.host, route.upstream, config.routes[route.index].spelling),
             *(route.requirement.access, route.requirement.tier, route.requirement.features),
             *(route.requirement.scopes, route.requirement.claims),
@@ -126,10 +128,10 @@ def _keys(config: Config, table: RouteTable) -> dict[int, tuple[object, ...]]:
 
 
 def _placed(
-    table: RouteTable, keys: dict[int, tuple[object, ...]], others: set[tuple[object, ...]], longest: int
+    table: RouteTable, keys: dict[tuple[int, str], tuple[object, ...]], others: set[tuple[object, ...]], longest: int
 ) -> Iterator[_Placed]:
     for route in table.routes:
-        segments, is_changed = _segments(route), keys[route.index] not in others
+        segments, is_changed = _segments(route), keys[route.place] not in others
         last = longest if route.pattern.endswith("/**") else len(segments)
         for length in range(len(segments), last + 1):
             yield _Placed(segments + (None,) * (length - len(segments)), route.host, is_changed)

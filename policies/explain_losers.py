@@ -35,7 +35,7 @@ def losers_of(config: Config, table: RouteTable, question: Question, verdict: Ve
     found = [
         Loser(route, _why(config, route, winner, question, target))
         for route in table.near(target)
-        if winner is None or route.index != winner.index
+        if winner is None or route.place != winner.place
     ]
     if table.default is not None and winner is not table.default:
         more = "a route matches the path" if winner is None else f"{winner.label!r} matches"
@@ -95,7 +95,8 @@ def _alone(
     config: Config, route: CompiledRoute, question: Question, target: Target
 ) -> Matched | NoRoute | MethodNotAllowed:
     """What the request would meet if this were the only route."""
-    only = config.model_copy(update={"routes": (config.routes[route.index],), "default": "deny"})
+    alone = config.routes[route.index].model_copy(update={"path": route.pattern, "paths": ()})
+    only = config.model_copy(update={"routes": (alone,), "default": "deny"})
     table = compile_routes(only).table
     if table is None:
         raise TypeError(f"{route.label!r} compiles among others and not alone")

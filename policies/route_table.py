@@ -45,8 +45,8 @@ REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
 class CompiledRoute:
     """One route, ready to judge.
 
-    `label` is unique in its table; `methods` None admits all; `index` is its place in the file, -1 for the default. The
-    lesser `specificity` wins, the greater `strictness` admits fewer: 0 public, 1 authenticated, then the tiers.
+    `label` is unique in its table; `methods` None admits all; `index` is that of its entry in the file, which may hold
+    several paths, -1 for the default. The lesser `specificity` wins, the greater `strictness` admits fewer: 0 public, 1 authenticated, then the tiers.
     """
 
     label: str
@@ -58,6 +58,11 @@ class CompiledRoute:
     index: int
     specificity: tuple[int, ...] = field(repr=False)
     strictness: int = field(repr=False)
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """What tells it from every other route of its table."""
+        return self.index, self.pattern
 
     def asks_as_much_as(self, other: CompiledRoute) -> bool:
         """Whether nobody is let through here whom the other would refuse."""
@@ -216,13 +221,13 @@ class RouteTable:
 
     def near(self, target: Target) -> tuple[CompiledRoute, ...]:
         """Every route, whatever its host and methods, whose pattern fits some reading of the target; for explanations."""
-        found: dict[int, CompiledRoute] = {}
+        found: dict[tuple[int, str], CompiledRoute] = {}
         for leaf in (leaf for tree in (*self.hosts.values(), self.any_host) for leaf in _near(tree, target)):
             own = (leaf.lenient,) if leaf.lenient is not None else ()
             for methods in (*own, *leaf.guards, *(spelling.methods for spelling in leaf.spellings)):
                 others = (methods.others,) if methods.others is not None else ()
-                found |= {matched.route.index: matched.route for matched in (*methods.named.values(), *others)}
-        return tuple(found[index] for index in sorted(found))
+                found |= {matched.route.place: matched.route for matched in (*methods.named.values(), *others)}
+        return tuple(found[place] for place in sorted(found))
 
     def _guarded(
         self, winner: Matched, trees: tuple[HostTree, ...], method: str, target: Target

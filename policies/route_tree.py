@@ -111,7 +111,7 @@ def conflicts_of(root: Sketch) -> Iterator[Conflict]:
 
 
 def _between(one: PlacedRoute, other: PlacedRoute) -> Iterator[Conflict]:
-    first, second = sorted((one, other), key=lambda placed: placed.route.index)
+    first, second = sorted((one, other), key=lambda placed: placed.route.place)
     has_same_methods = bool(one.named_methods & other.named_methods) or not (one.named_methods or other.named_methods)
     is_same_spelling = one.literals == other.literals and one.trailing_slash == other.trailing_slash
     if has_same_methods and (is_same_spelling or (one.is_lenient and other.is_lenient)):

@@ -76,13 +76,16 @@ def compile_routes(config: Config) -> Compilation:
     ladder = build_ladder(config.tiers)
     problems: list[RouteProblem] = []
     placed: list[PlacedRoute] = []
-    labels = _labels(config.routes)
+    sharing = Counter(path for route in config.routes for path in route.each_path)
     for index, route in enumerate(config.routes):
-        compiled = _compile(index, route, labels[index], config, ladder)
-        if isinstance(compiled, PlacedRoute):
-            placed.append(compiled)
-        else:
-            problems += compiled
+        for path in route.each_path:
+            compiled = _compile(index, route, path, _label(route, path, sharing), config, ladder)
+            if isinstance(compiled, PlacedRoute):
+                placed.append(compiled)
+            else:
+                problems += compiled
+        if not route.each_path:
+            problems.append(RouteProblem(index, None, "missing-key", "the route has no path"))
     default = _default(config, ladder)
     if isinstance(default, RouteProblem):
         problems.append(default)
@@ -146,13 +149,13 @@ def _laxer_under_another_host(placed: list[PlacedRoute], table: RouteTable, conf
 
 
 def _compile(
-    index: int, route: Route, label: str, config: Config, ladder: Ladder
+    index: int, route: Route, path: str, label: str, config: Config, ladder: Ladder
 ) -> PlacedRoute | tuple[RouteProblem, ...]:
     def problem(code: str, message: str) -> RouteProblem:
-        return RouteProblem(index, None, code, f"the route {route.path!r} {message}")
+        return RouteProblem(index, None, code, f"the route {path!r} {message}")
 
     problems: list[RouteProblem] = []
-    pattern = parse_pattern(route.path)
+    pattern = parse_pattern(path)
     if isinstance(pattern, str):
         problems.append(problem("bad-path", pattern))
     host = None if route.host is None else host_of(route.host)
@@ -181,7 +184,7 @@ def _compile(
     return PlacedRoute(
         CompiledRoute(
             label=label,
-            pattern=route.path,
+            pattern=path,
             methods=admitted or None,
             host=host,
             requirement=requirement,
@@ -261,12 +264,8 @@ def _default(config: Config, ladder: Ladder) -> CompiledRoute | RouteProblem | N
     )
 
 
-def _labels(routes: tuple[Route, ...]) -> tuple[str, ...]:
+def _label(route: Route, path: str, sharing: Counter[str]) -> str:
     """The path; with the methods and host before it where several routes share the path."""
-    sharing = Counter(route.path for route in routes)
-    return tuple(
-        route.path
-        if sharing[route.path] == 1
-        else (f"{','.join(sorted(route.methods))} " if route.methods else "") + (route.host or "").lower() + route.path
-        for route in routes
-    )
+    if sharing[path] == 1:
+        return path
+    return (f"{','.join(sorted(route.methods))} " if route.methods else "") + (route.host or "").lower() + path

@@ -224,11 +224,12 @@ class Billing(Model):
 
 
 class Route(Model):
-    """One path pattern and who is let through."""
+    """One path pattern, or several that are judged alike, and who is let through."""
 
     called: ClassVar[str] = "a route"
 
-    path: str = Field(min_length=1)
+    path: str | None = Field(default=None, min_length=1)
+    paths: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     host: str | None = None
     access: Literal["public", "authenticated"] | None = None
@@ -239,6 +240,11 @@ class Route(Model):
     upstream: str | None = None
     spelling: Literal["exact", "lenient"] | None = None
     outlive_token: Flag = False
+
+    @property
+    def each_path(self) -> tuple[str, ...]:
+        """Every path that the entry stands for; one is given, or several."""
+        return self.paths if self.path is None else (self.path,)
 
 
 class Streams(Model):

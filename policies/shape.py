@@ -133,7 +133,7 @@ def _misfit(kind: str, node: Node | None, location: Location, problem: ErrorDeta
     subject = _subject(location, node)
     if kind in _KINDS:
         example = ""
-        if kind == "tuple_type" and isinstance(node, Scalar) and not node.is_substituted:
+        if kind == "tuple_type" and isinstance(node, Scalar) and not node.is_substituted and "\n" not in node.written:
             example = f"; write [{node.written}]"
         return "wrong-type", f"{_name(location)} must be {_KINDS[kind]}; {_kind(node)} stands here{example}"
     if not isinstance(node, Scalar):

@@ -25,7 +25,11 @@ DEFAULTS: Final = ("deny", "public", "authenticated")
 def check(draft: Draft, findings: Findings) -> None:
     """`routes` and `default`."""
     for index, route in enumerate(draft.config.routes):
-        _path(draft, index, route.path, findings)
+        at = ("routes", index)
+        if not (draft.is_given(*at, "path") or draft.is_given(*at, "paths")):
+            findings.error("missing-key", draft.positions.value(*at), "a route lacks 'path'")
+            continue
+        _paths(draft, index, route, findings)
         _host(draft, index, route, findings)
         _methods(draft, index, route, findings)
         _who_may(draft, index, route, findings)
@@ -46,13 +50,40 @@ def check(draft: Draft, findings: Findings) -> None:
         )
 
 
-def _path(draft: Draft, index: int, path: str, findings: Findings) -> None:
+def _paths(draft: Draft, index: int, route: Route, findings: Findings) -> None:
+    at = ("routes", index)
+    if draft.is_given(*at, "path") and draft.is_given(*at, "paths"):
+        findings.error(
+            "path-and-paths",
+            draft.positions.key(*at, "paths"),
+            "a route has a 'path' or several 'paths'; leave one out",
+        )
+    elif draft.is_given(*at, "paths") and not (
+        route.paths or draft.is_lost(*at, "paths") or draft.has_losses(*at, "paths")
+    ):
+        findings.error("empty", draft.positions.value(*at, "paths"), "'paths' is empty; it needs at least one entry")
+    if route.path is not None:
+        _path(draft, (*at, "path"), route.path, findings)
+    for position, path in enumerate(route.paths):
+        if path in route.paths[:position]:
+            shown = draft.shown(*at, "paths", position)
+            findings.error("duplicate-entry", draft.positions.value(*at, "paths", position), f"{shown} is listed twice")
+        else:
+            _path(draft, (*at, "paths", position), path, findings)
+
+
+def _path(draft: Draft, at: tuple[str | int, ...], path: str, findings: Findings) -> None:
     problem = parse_pattern(path)
     if isinstance(problem, str):
-        if not draft.is_literal("routes", index, "path"):
+        if not draft.is_literal(*at):
             problem = "gives no pattern: literal segments, {name} for one segment, and a final '/**'"
-        mark = draft.positions.value("routes", index, "path")
-        findings.error("bad-path", mark, f"the path {draft.shown('routes', index, 'path')} {problem}")
+        findings.error("bad-path", draft.positions.value(*at), f"the path {draft.shown(*at)} {problem}")
+
+
+def _shown_path(draft: Draft, index: int) -> str:
+    """What a message calls the route."""
+    has_several = draft.is_given("routes", index, "paths") and not draft.is_given("routes", index, "path")
+    return draft.shown("routes", index, *(("paths", 0) if has_several else ("path",)))
 
 
 def _host(draft: Draft, index: int, route: Route, findings: Findings) -> None:
@@ -107,7 +138,7 @@ def _who_may(draft: Draft, index: int, route: Route, findings: Findings) -> None
         findings.error(
             "who-may",
             draft.positions.value(*at),
-            f"the route {draft.shown(*at, 'path')} doesn't say who may use it; add 'tier', 'features', or 'access: public' or 'access: authenticated'",
+            f"the route {_shown_path(draft, index)} doesn't say who may use it; add 'tier', 'features', or 'access: public' or 'access: authenticated'",
         )
 
 
@@ -178,7 +209,7 @@ def _names(draft: Draft, index: int, route: Route, findings: Findings) -> None:
         findings.error(
             "which-upstream",
             draft.positions.value(*at),
-            f"the route {draft.shown(*at, 'path')} must name its 'upstream': there are {upstream_names(draft)}",
+            f"the route {_shown_path(draft, index)} must name its 'upstream': there are {upstream_names(draft)}",
         )
 
 
@@ -226,7 +257,7 @@ def _needs_issuers(draft: Draft, findings: Findings) -> None:
         route = draft.config.routes[index]
         if route.access == "authenticated" or route.tier is not None or route.features:
             where = draft.positions.value("routes", index)
-            what = f"the route {draft.shown('routes', index, 'path')} needs"
+            what = f"the route {_shown_path(draft, index)} needs"
             break
     else:
         if draft.config.default in {"deny", "public"} or not draft.is_whole("default"):
