@@ -376,7 +376,7 @@ async def test_a_connection_is_not_kept_for_ever_so_that_a_name_which_moves_is_f
         await asked(upstreams)
         (pool,) = upstreams._ready["api"].places.pools
         for connection in pool._idle:
-            connection.opened_at -= LONGEST_LIFE_SECONDS
+            connection.opened_at -= LONGEST_LIFE_SECONDS + 1
         await asked(upstreams)
         assert idle(upstreams) == 0
         await asked(upstreams)
