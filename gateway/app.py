@@ -160,8 +160,6 @@ class Gateway:
 
     async def _judge_again(self, one: Open, last_known: Entitlement | None) -> Verdict:
         """The verdict of this moment on an answer under way: its credential, its route as it is now, its customer."""
-        if not isinstance(one, AnswerUnderWay):
-            raise TypeError(type(one).__name__)
         lapsed = await self._lapsed(one)
         if lapsed is not None:
             return lapsed
@@ -171,7 +169,7 @@ class Gateway:
             return Refuse(Reason.SCOPE_MISSING)
         return await self._decide(one.plan, one.route, one.caller.customer, last_known)
 
-    async def _lapsed(self, one: AnswerUnderWay) -> Unauthenticated | None:
+    async def _lapsed(self, one: Open) -> Unauthenticated | None:
         """Why its credential is none any more. Keys are asked about, since they can be revoked; a token only has its end."""
         if one.caller.key_id is None:
             over = time() >= one.caller.expires_at and one.is_stream and not one.outlives_token
@@ -286,7 +284,7 @@ async def _end_early(one: AnswerUnderWay, ending: Ending, outcome: CallerLeft) -
     return await walk.send({"type": "http.response.body", "body": event})
 
 
-def _in_force(plan: Plan, one: AnswerUnderWay) -> tuple[Plan, CompiledRoute]:
+def _in_force(plan: Plan, one: Open) -> tuple[Plan, CompiledRoute]:
     """The route that judges this request under `plan`. Where none does any more, the one that let it in still does."""
     if plan.routes is one.plan.routes:
         return plan, one.route

@@ -23,10 +23,13 @@ from typing import Final
 
 from gateway.credentials import Unauthenticated
 from gateway.entitlements.tasks import end
+from gateway.plan import Plan
+from gateway.walk import Walk
 from policies.caller import Caller
 from policies.decision import Decision, Forward, Refuse
 from policies.entitlement import Entitlement
 from policies.reasons import Reason
+from policies.routes import CompiledRoute
 
 TICK_SECONDS: Final = 0.5
 """How old an answer is, at least, when it is first looked at again; and how often clocks are compared."""
@@ -44,11 +47,14 @@ Ending = Refuse | Unauthenticated
 
 
 class Open(ABC):
-    """Something open for one caller: an answer under way, a WebSocket. Used by its own request's task only."""
+    """A request of one caller that is under way: its answer, or its WebSocket. `plan` and `route` last judged it."""
 
-    __slots__ = ("_home", "caller", "ending", "refused_at")
+    __slots__ = ("_home", "caller", "ending", "plan", "refused_at", "route", "walk")
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, walk: Walk, route: CompiledRoute, caller: Caller) -> None:
+        self.walk = walk
+        self.plan: Plan = walk.plan
+        self.route = route
         self.caller = caller
         self.ending: Ending | None = None
         """Why it ends before its time; set once."""
@@ -62,9 +68,9 @@ class Open(ABC):
         """Whether it lasts until somebody ends it. None: it has not shown that yet."""
 
     @property
-    @abstractmethod
     def outlives_token(self) -> bool:
-        """Whether its route lets it go on when the credential it was opened with has ended."""
+        """Whether its route lets it go on when the token it was opened with has ended."""
+        return self.route.index >= 0 and self.plan.config.routes[self.route.index].outlive_token
 
     @abstractmethod
     def interrupt(self) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.answers import Answer, Headers
-from gateway.plan import Plan
 from gateway.streams import Open
 from gateway.upstream.outcome import DEPARTURE_KEY, Message, Send
 from gateway.walk import Walk
@@ -30,7 +29,7 @@ _LONGEST_BOUNDARY: Final = 3
 
 
 class AnswerUnderWay(Open):
-    """One answer. `plan` and `route` are those it was judged by last.
+    """One answer.
 
     Only the listener's word by which departures are told can interrupt it, so it is under no server but ours.
     """
@@ -48,10 +47,7 @@ class AnswerUnderWay(Open):
     )
 
     def __init__(self, walk: Walk, route: CompiledRoute, caller: Caller) -> None:
-        super().__init__(caller)
-        self.walk = walk
-        self.plan: Plan = walk.plan
-        self.route = route
+        super().__init__(walk, route, caller)
         self._send: Send = walk.send
         self._headers: Headers = []
         self._is_stream: bool | None = None
@@ -74,11 +70,6 @@ class AnswerUnderWay(Open):
     def is_stream(self) -> bool | None:
         """Whether these are server-sent events."""
         return self._is_stream
-
-    @property
-    def outlives_token(self) -> bool:
-        """As its route says."""
-        return self.route.index >= 0 and self.plan.config.routes[self.route.index].outlive_token
 
     def interrupt(self) -> None:
         """The exchange ends as if the caller had left: it drops the upstream's connection, and blames nobody."""

@@ -130,6 +130,11 @@ async def test_a_revoked_customers_stream_ends_with_the_problem_as_its_last_even
         assert "ended with an event" in line["note"]
         assert problem["pay_url"].rpartition("/")[2] not in one.printed.getvalue()
         assert line["bytes"] > len(FIRST)
+        # The answer ended well, so the connection serves the next request, which is refused.
+        again = await client.ask(
+            b"GET /pro/s HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n\r\n" % token_for().encode()
+        )
+        assert again.status == 402
         assert await one.count(status="200", reason="tier_required") == 1
         # Its upstream connection is gone and not kept, the other customer's stream goes on.
         mine = await one.upstream.visit(1)
@@ -137,6 +142,47 @@ async def test_a_revoked_customers_stream_ends_with_the_problem_as_its_last_even
         assert one.process.gateway.plan.upstreams.state("api").targets[0].pending == 1
         await one.upstream.visits[0].say(chunk(b"data: 2\n\n"))
         assert await others.chunk() == b"data: 2\n\n"
+
+
+async def test_a_caller_of_http_1_0_is_told_before_the_connection_ends(tmp_path: Path) -> None:
+    async with house(tmp_path, stripe=False, script=forever) as one, await RawClient.connect(one.address) as client:
+        await one.grant("alice", "pro")
+        await client.send(b"GET /pro/s HTTP/1.0\r\nHost: a\r\nAuthorization: Bearer %b\r\n\r\n" % token_for().encode())
+        await client.head()
+        assert await client.reader.readexactly(len(FIRST)) == FIRST
+        await revoke(one)
+        assert (await client.rest()).startswith(b"event: payment-required\ndata: {")
+
+
+async def test_a_caller_who_does_not_read_keeps_no_upstream_and_gets_no_half_event_for_a_whole_one(
+    tmp_path: Path,
+) -> None:
+    event = b"data: " + b"x" * 993 + b"\n\n"
+
+    async def flood(visit: Visit) -> None:
+        await visit.request()
+        await visit.say(EVENTS + b"\r\n")
+        while True:
+            await visit.say(chunk(event))
+
+    async with (
+        house(tmp_path, stripe=False, script=flood) as one,
+        await RawClient.connect(one.address, receive_buffer=4096) as client,
+    ):
+        await one.grant("alice", "pro")
+        await client.send(b"GET /pro/s HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n\r\n" % token_for().encode())
+        await eventually(lambda: last_known(one) is not None)
+        await revoke(one)
+        visit = await one.upstream.visit()
+        await asyncio.wait_for(visit.closed.wait(), 10)
+        await client.head()
+        body, whole = await client._chunks()
+        whole_events, _, last = body.rpartition(b"event: ")
+        assert whole == bool(whole_events)
+        assert not whole or (
+            last.startswith(b"payment-required\n") and whole_events == event * (len(whole_events) // 1001)
+        )
+        await eventually(lambda: len(one.process.gateway.streams) == 0)
 
 
 async def test_a_stream_ends_at_the_customers_next_edge_when_the_clock_jumps_over_it(tmp_path: Path) -> None:

@@ -36,6 +36,15 @@ def ended_by(one: Open) -> Any:
     return one.ending
 
 
+class OfARequest:
+    """All that is asked of a walk here."""
+
+    def __init__(self) -> None:
+        self.plan = None
+        self.scope: dict[str, Any] = {}
+        self.send: Any = None
+
+
 class Stream(Open):
     """Something open that is ended by being taken away."""
 
@@ -44,7 +53,9 @@ class Stream(Open):
     def __init__(
         self, streams: Streams, customer: str = "alice", *, is_stream: bool | None = True, expires_at: int = 2**53
     ) -> None:
-        super().__init__(Caller(customer, "iss", expires_at))
+        walk: Any = OfARequest()
+        route: Any = None
+        super().__init__(walk, route, Caller(customer, "iss", expires_at))
         self.streams = streams
         self._is_stream = is_stream
         self._outlives = False
@@ -392,12 +403,6 @@ async def last_event_after(
 
     async def send(message: Any) -> None:
         sent.append(message)
-
-    class OfARequest:
-        """All that is asked of the walk here."""
-
-        plan = None
-        scope: dict[str, Any] = {}  # noqa: RUF012
 
     walk: Any = OfARequest()
     walk.send = send
