@@ -60,7 +60,7 @@ class Verification(Enum):
 
 
 class Gateway:
-    """The public listener's ASGI app. `now` is the entitlement clock: real time, or the simulator's."""
+    """The public listener's ASGI app. `now` is the entitlement clock: real time, or the simulator's; `wall` is that of tokens."""
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class Gateway:
         verify_now: Callable[[str], Awaitable[Verification]],
         telemetry: Telemetry,
         now: Callable[[], float],
+        wall: Callable[[], float] = time,
     ) -> None:
         self.plan = plan
         self._resolver = resolver
@@ -78,12 +79,13 @@ class Gateway:
         self._verify_now = verify_now
         self._telemetry = telemetry
         self._now = now
+        self._wall = wall
         self.streams = Streams(
             look_up=self._entitlement,
             judge=self._judge_again,
             bounds=lambda: (self.plan.config.streams.grace, self.plan.config.cache.max_stale),
             now=now,
-            wall=time,
+            wall=wall,
             monotonic=monotonic,
         )
         resolver.on_change(self.streams.changed)
@@ -172,7 +174,7 @@ class Gateway:
     async def _lapsed(self, one: Open) -> Unauthenticated | None:
         """Why its credential is none any more. Keys are asked about, since they can be revoked; a token only has its end."""
         if one.caller.key_id is None:
-            over = time() >= one.caller.expires_at and one.is_stream and not one.outlives_token
+            over = self._wall() >= one.caller.expires_at and one.is_stream and not one.outlives_token
             return EXPIRED if over else None
         again = await one.walk.authenticate()
         if isinstance(again, Authenticated):

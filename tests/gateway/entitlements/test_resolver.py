@@ -401,3 +401,24 @@ async def test_a_rule_that_breaks_is_an_exception_and_leaves_no_lookup_behind(be
         await bench.resolver.lookup("cus_1")
     bench.resolver.forget_all(Verdict)
     assert await bench.source() == "sql"
+
+
+async def test_whoever_wants_to_know_is_told_of_every_change_and_when_it_may_be_anybodys(bench: Bench) -> None:
+    told: list[tuple[str | None, bool]] = []
+
+    def tell(customer: str | None) -> None:
+        told.append((customer, bench.resolver.peek("cus_1", bench.now()) is None))
+
+    bench.resolver.on_change(tell)
+    bench.ledger.commit(granted("cus_1", 7))
+    await bench.source()
+    bench.resolver.changed("cus_2", 1)  # remembered or not
+    bench.resolver.changed("cus_1", 8)
+    assert told == [("cus_2", False), ("cus_1", True)]  # and what is out of date serves no more by then
+    bench.ledger.commit(granted("cus_1", 9))
+    await bench.source()
+    bench.resolver.announced("cus_1", 10)
+    bench.resolver.unconfirm_all()
+    bench.resolver.forget_all()
+    assert [customer for customer, _ in told[2:]] == ["cus_1", None, None]
+    assert all(is_outdated for _, is_outdated in told[2:])
