@@ -117,6 +117,8 @@ class Gateway:
         plan = walk.plan
         if walk.method == "OPTIONS" and (preflighted := _preflighted(walk, target)) is not None:
             walk.route = preflighted.label
+            if (uncut := walk.rewrite(preflighted, target)) is not None:
+                return await walk.refuse(Reason.BAD_PATH, uncut.detail)
             return await self._forward(walk, preflighted)
         matched = plan.routes.match(walk.method, walk.header(b"host"), target)
         if isinstance(matched, NoRoute):
@@ -128,6 +130,8 @@ class Gateway:
 
         route = matched.route
         walk.route = route.label
+        if (uncut := walk.rewrite(route, target)) is not None:
+            return await walk.refuse(Reason.BAD_PATH, uncut.detail)
         if route.requirement.access is Access.PUBLIC:
             return await self._forward(walk, route)
 
@@ -200,6 +204,9 @@ class Gateway:
         inbound, target = walk.headers, None
         if not plan.config.upstreams[route.upstream].forward_token:
             inbound, target = _without_token(walk)
+        if walk.forwarded_path is not None:
+            _, mark, query = (request_target(scope) if target is None else target).partition(b"?")
+            target = walk.forwarded_path + mark + query
         peer = scope["client"][0] if scope.get("client") else ""
         headers = outbound_request_headers(
             inbound,

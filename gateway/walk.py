@@ -19,7 +19,9 @@ from gateway.plan import Plan
 from gateway.telemetry import RequestEnd
 from gateway.upstream.outcome import CLIENT_CLOSED_REQUEST, Receive, Scope, Send, request_target
 from policies.api_key import masked
+from policies.paths import BadTarget, Target
 from policies.reasons import Reason
+from policies.route_table import CompiledRoute
 
 RESERVED_SEGMENT: Final = "_gateway"
 FORWARDED: Final = "forwarded"
@@ -51,6 +53,7 @@ class Walk:
     upstream_seconds: float | None = None
     bytes_sent: int = 0
     note: str | None = None
+    forwarded_path: bytes | None = None
 
     @property
     def headers(self) -> Headers:
@@ -71,6 +74,16 @@ class Walk:
             accept=b",".join(value for name, value in self.headers if name == b"accept"),
             origin=self.header(b"origin").encode("latin-1"),
         )
+
+    def rewrite(self, route: CompiledRoute, target: Target) -> BadTarget | None:
+        """Settle which path goes on, where the route declares that it isn't the one that came; or why none can."""
+        if route.rewrite is None:
+            return None
+        path = route.rewrite.path(target)
+        if isinstance(path, BadTarget):
+            return path
+        self.forwarded_path = path
+        return None
 
     async def authenticate(self) -> Authenticated | Unauthenticated:
         """Who is calling. Waits only for a fetch of keys that is under way, and that not for long."""

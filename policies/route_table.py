@@ -35,6 +35,7 @@ from typing import Final
 from policies.paths import Target
 from policies.patterns import host_of
 from policies.requirement import Access, Requirement
+from policies.rewriting import Rewrite
 
 COMMON_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
@@ -58,6 +59,7 @@ class CompiledRoute:
     index: int
     specificity: tuple[int, ...] = field(repr=False)
     strictness: int = field(repr=False)
+    rewrite: Rewrite | None = None
 
     @property
     def place(self) -> tuple[int, str]:

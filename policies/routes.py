@@ -17,8 +17,9 @@ from typing import Final
 
 from policies.diagnostics import Severity
 from policies.paths import BadTarget, read_target
-from policies.patterns import host_of, parse_pattern
+from policies.patterns import Pattern, host_of, parse_pattern
 from policies.requirement import AUTHENTICATED, PUBLIC, Access, Requirement
+from policies.rewriting import Rewrite, begins_with, read_prefix, rewrite_of
 from policies.route_table import (
     COMMON_METHODS,
     MOST_STRICT,
@@ -174,10 +175,15 @@ def _compile(
     else:
         claims = tuple((name, tuple(values)) for name, values in route.claims.items())
         requirement = replace(requirement, scopes=route.scopes, claims=claims)
+    rewrite = _rewrite(route, pattern)
+    if isinstance(rewrite, str):
+        problems.append(problem("bad-prefix", rewrite))
     upstream = _upstream(route, config)
     if isinstance(upstream, tuple):
         problems.append(problem(*upstream))
-    if problems or isinstance(pattern, str) or isinstance(requirement, tuple) or isinstance(upstream, tuple):
+    if isinstance(pattern, str) or isinstance(requirement, tuple) or isinstance(upstream, tuple):
+        return tuple(problems)
+    if problems or isinstance(rewrite, str):
         return tuple(problems)
     named = frozenset(route.methods)
     admitted = named | {"HEAD"} if "GET" in named else named
@@ -192,6 +198,7 @@ def _compile(
             index=index,
             specificity=(1 if host is None else 0, *pattern.kinds),
             strictness=strictness_of(requirement),
+            rewrite=rewrite,
         ),
         pattern,
         is_lenient=is_lenient(route, requirement),
@@ -226,6 +233,19 @@ def _requirement(route: Route, ladder: Ladder, *, stripe_grants: bool) -> Requir
     if granted_rank is not None:  # no tier will do, only what Stripe grants
         return Requirement(Access.TIER, len(ladder.names), route.tier, route.features, granted_rank)
     return "unknown-feature", f"asks for features that no tier has together: {', '.join(sorted(wanted))}"
+
+
+def _rewrite(route: Route, pattern: Pattern | str) -> Rewrite | str | None:
+    """What it does to the path, or what is wrong with that."""
+    strip = () if route.strip_prefix is None else read_prefix(route.strip_prefix)
+    add = () if route.add_prefix is None else read_prefix(route.add_prefix)
+    if isinstance(strip, str):
+        return f"has a 'strip_prefix' that {strip}"
+    if isinstance(add, str):
+        return f"has an 'add_prefix' that {add}"
+    if isinstance(pattern, Pattern) and not begins_with(pattern, strip):
+        return f"doesn't begin with its 'strip_prefix' {route.strip_prefix!r}, segment by segment and literally"
+    return rewrite_of(strip, add)
 
 
 def _upstream(route: Route, config: Config) -> str | tuple[str, str]:

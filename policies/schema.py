@@ -238,6 +238,8 @@ class Route(Model):
     scopes: tuple[str, ...] = ()
     claims: dict[str, OneOrSeveral] = Field(default_factory=dict)
     upstream: str | None = None
+    strip_prefix: str | None = None
+    add_prefix: str | None = None
     spelling: Literal["exact", "lenient"] | None = None
     outlive_token: Flag = False
 

@@ -87,13 +87,20 @@ def judge(table: RouteTable, ladder: Ladder, question: Question, caller: Caller,
     if question.method == "OPTIONS" and question.preflight_for is not None:
         asked_for = table.match(question.preflight_for, question.host, reading)
         if isinstance(asked_for, Matched):
-            return Verdict(reading, asked_for, None)
+            return Verdict(reading, asked_for, None if _can_go_on(asked_for, reading) else Reason.BAD_PATH)
     if isinstance(matched, NoRoute):
         return Verdict(reading, matched, Reason.NO_ROUTE)
     if isinstance(matched, MethodNotAllowed):
         return Verdict(reading, matched, Reason.METHOD_NOT_ALLOWED)
+    if not _can_go_on(matched, reading):
+        return Verdict(reading, matched, Reason.BAD_PATH)
     reason, decision = admit(matched.route, ladder, caller, now, question.credential)
     return Verdict(reading, matched, reason, decision)
+
+
+def _can_go_on(matched: Matched, target: Target) -> bool:
+    rewrite = matched.route.rewrite
+    return rewrite is None or not isinstance(rewrite.path(target), BadTarget)
 
 
 def admit(
@@ -149,6 +156,7 @@ def because(verdict: Verdict) -> str:
 
 
 _NOBODY: Final = {
+    Reason.BAD_PATH: "the path spells the beginning that the route cuts off in another way",
     Reason.SCOPE_MISSING: "the credential doesn't hold all of that",
     Reason.TOKEN_MISSING: "the request holds no token",
     Reason.TOKEN_INVALID: "the token is not accepted",

@@ -8,6 +8,7 @@ from policies.addresses import is_host
 from policies.crosschecks.upstreams import TOKEN, upstream_names
 from policies.diagnostics import nearest, nearest_word, quoted
 from policies.patterns import parse_pattern
+from policies.rewriting import begins_with, read_prefix
 from policies.schema import Route
 from policies.scopes import SCOPE_TOKEN
 
@@ -35,6 +36,7 @@ def check(draft: Draft, findings: Findings) -> None:
         _who_may(draft, index, route, findings)
         _names(draft, index, route, findings)
         _holds(draft, index, route, findings)
+        _prefixes(draft, index, route, findings)
     _default(draft, findings)
     _needs_issuers(draft, findings)
     if (
@@ -172,6 +174,30 @@ def _holds(draft: Draft, index: int, route: Route, findings: Findings) -> None:
             findings.error("bad-claim", mark, "a claim's name is empty")
         elif not values and not draft.has_losses(*at, "claims", name):
             findings.error("empty", mark, f"the claim {quoted(name)} has no value that would do; list at least one")
+
+
+def _prefixes(draft: Draft, index: int, route: Route, findings: Findings) -> None:
+    """`strip_prefix` and `add_prefix`."""
+    at = ("routes", index)
+    for key, written in (("strip_prefix", route.strip_prefix), ("add_prefix", route.add_prefix)):
+        if written is None:
+            continue
+        mark, shown = draft.positions.value(*at, key), draft.shown(*at, key)
+        prefix = read_prefix(written)
+        if isinstance(prefix, str):
+            problem = (
+                prefix if draft.is_literal(*at, key) else "is no prefix; it holds literal segments only, such as /v1"
+            )
+            findings.error("bad-prefix", mark, f"the prefix {shown} {problem}")
+        elif key == "strip_prefix":
+            for path in route.each_path:
+                pattern = parse_pattern(path)
+                if not isinstance(pattern, str) and not begins_with(pattern, prefix):
+                    findings.error(
+                        "bad-prefix",
+                        mark,
+                        f"{shown} can't be cut off the path {quoted(path)}, which doesn't begin with it, segment by segment and literally",
+                    )
 
 
 def _names(draft: Draft, index: int, route: Route, findings: Findings) -> None:

@@ -128,3 +128,60 @@ async def test_a_preflight_needs_no_scope(tmp_path: Path) -> None:
     async with house(tmp_path, stripe=False, routes=SCOPED) as at:
         headers = {"Origin": "https://app.test", "Access-Control-Request-Method": "POST"}
         assert (await at.ask("OPTIONS", "/reports/7", headers=headers)).status_code == 200
+
+
+PREFIXED = """
+  - paths: [/open/**, "/other/{id}"]
+    access: public
+    add_prefix: /api
+  - path: /paid/**
+    tier: pro
+    strip_prefix: /paid
+    add_prefix: /v2
+  - path: /keyless/**
+    access: authenticated
+    strip_prefix: /keyless
+"""
+
+
+def sent(at: House) -> str:
+    """The target that the upstream was asked for."""
+    return at.last().received.split(b" ", 2)[1].decode()
+
+
+async def test_a_declared_prefix_is_cut_off_and_put_before_and_nothing_else_changes(tmp_path: Path) -> None:
+    async with house(tmp_path, stripe=False, routes=PREFIXED) as at:
+        await at.grant("alice", "pro")
+        bearer = f"Authorization: Bearer {token_for()}"
+        for asked, reached in (
+            ("/open/%7Ex?a=%2f&a", "/api/open/%7Ex?a=%2f&a"),
+            ("/other/7?", "/api/other/7?"),
+            ("/paid/%41/b?q=/paid", "/v2/%41/b?q=/paid"),
+            ("/paid", "/v2"),
+            ("/paid/", "/v2/"),
+            ("/p%61id/x", "/v2/x"),
+            ("/keyless", "/"),
+            ("/keyless?x", "/?x"),
+        ):
+            answer = await at.raw_get(asked, bearer)
+            assert answer.status == 200, (asked, answer)
+            assert sent(at) == reached
+
+
+@pytest.mark.parametrize("target", ["/PAID/x", "/paid;y/x", "/paid%20/x", "/paid%3fx/y"])
+async def test_a_prefix_that_is_spelled_otherwise_is_refused_and_reaches_nothing(tmp_path: Path, target: str) -> None:
+    async with house(tmp_path, stripe=False, routes=PREFIXED) as at:
+        await at.grant("alice", "pro")
+        answer = await at.raw_get(target, f"Authorization: Bearer {token_for()}")
+        assert answer.status in {400, 404}, answer
+        assert at.visit_count() == 0
+
+
+async def test_the_token_in_a_query_stops_here_beside_a_prefix(tmp_path: Path) -> None:
+    settings = "    forward_token: false"
+    async with house(
+        tmp_path, stripe=False, routes=PREFIXED, auth="  token_from: ['query:t']", upstream_settings=settings
+    ) as at:
+        answer = await at.raw_get(f"/keyless/x?a=1&t={token_for()}&b=2")
+        assert answer.status == 200
+        assert sent(at) == "/x?a=1&b=2"
