@@ -1,7 +1,7 @@
 """`/docs`: the operator's API as one page without scripts, made from the OpenAPI document that the app itself gives.
 
 It decides how an operation is shown. It must never load anything from elsewhere: FastAPI's own page takes its scripts
-from a CDN, which the operator's listener has no reason to trust (facts/stack.md: CSP `self` only).
+from a CDN, which the operator's listener has no reason to trust.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def operations(document: dict[str, Any]) -> Iterator[Operation]:
     schemas = document.get("components", {}).get("schemas", {})
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            answer = _json_schema(operation["responses"]["200"])
+            answer = _json_schema(next(one for status, one in operation["responses"].items() if status.startswith("2")))
             yield Operation(
                 method=method.upper(),
                 path=path,
