@@ -98,8 +98,9 @@ class Operations:
         problem = customer_problem(customer)
         if problem is not None:
             return Rejected(f"The customer's name {problem}.")
-        await self._customers.unblock(customer, self._now())
-        return Done(f"{customer} is not blocked.")
+        if await self._customers.unblock(customer, self._now()) is None:
+            return Rejected(f"{customer} is not blocked.")
+        return Done(f"{customer} is no longer blocked.")
 
 
 def _problem(customer: str, reason: str, by: str) -> str | None:
@@ -123,7 +124,7 @@ def parse_until(text: str, now: float) -> int | Rejected:
         )
     if end > LATEST:
         return Rejected(f"'{text}' is beyond the year 9999; leave it out for a grant without end.")
-    return end if end > now else Rejected(f"'{text}' has passed already.")
+    return end if end > now else Rejected(f"'{text}' has passed already: it is {format_time(now)}.")
 
 
 def _end_of(text: str, now: float) -> int | None:

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from policies.entitlement import Standing
+from policies.money import format_offer
 from policies.offers import Offer, Payment
 from policies.reasons import ANSWERS, Reason
 from policies.requirement import Requirement
@@ -240,13 +241,27 @@ def _page(problem: dict[str, Any]) -> bytes:
     # The link is a button here; as text it would be long and end up copied into places that keep it.
     detail = escaped["detail"].rpartition(". ")[0] + "." if pay_url else escaped["detail"]
     pay = f'<p><a class="pay" href="{pay_url}">Continue to payment</a></p>' if pay_url else ""
+    prices = "".join(f"<li>{html.escape(_priced(offer))}</li>" for offer in problem.get("offers", ()))
+    offers = f"<ul>{prices}</ul>" if prices else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escaped["title"]}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
-        f"<h1>{escaped['title']}</h1><p>{detail}</p>{pay}"
+        f"<h1>{escaped['title']}</h1><p>{detail}</p>{offers}{pay}"
         f'<p class="facts">{escaped["status"]} <code>{escaped["reason"]}</code> · request {escaped["request_id"]}</p>'
         "</body></html>\n"
     ).encode()
+
+
+def _priced(offer: dict[str, Any]) -> str:
+    known = Offer(
+        offer["tier"],
+        offer["price"],
+        offer["amount"],
+        offer["currency"],
+        offer["interval"],
+        offer.get("interval_count", 1),
+    )
+    return f"{known.tier}: {format_offer(known)}"
 
 
 def raw_refusal(answer: Answer) -> bytes:

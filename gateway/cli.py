@@ -28,7 +28,6 @@ from policies.diagnostics import render
 app = typer.Typer(
     name="gateway",
     help="Puts a Stripe subscription in front of any HTTP API.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -40,6 +39,19 @@ class Format(StrEnum):
     TEXT = "text"
     JSON = "json"
     GITHUB = "github"
+
+
+@app.callback(invoke_without_command=True)
+def whole(
+    context: typer.Context, show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Puts a Stripe subscription in front of any HTTP API."""
+    if show_version:
+        version()
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help() + "\n")
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -92,6 +104,9 @@ def token(
     loaded, _ = load_or_fail(config, quiet=True)
     candidates = [one for one in loaded.auth.issuers if one.secret is not None and issuer in {None, one.issuer}]
     if not candidates:
+        known = [one.issuer for one in loaded.auth.issuers if one.secret is not None]
+        if known:
+            fail(f"'{issuer}' is not an issuer with a secret; gateway.yaml has {', '.join(known)}.", PROBLEMS)
         fail("no issuer of gateway.yaml has a secret to sign with; tokens come from your identity provider.", PROBLEMS)
     try:
         seconds = round(parse_duration(lifetime))
@@ -112,6 +127,9 @@ add_policy_verbs(app)
 
 def main() -> None:
     """The console script. Ctrl-C while it is still loading is a wish to stop, not a fault."""
+    if any(argument.encode("utf-8", "replace").decode() != argument for argument in sys.argv):
+        sys.stderr.write("gateway: an argument is not valid UTF-8.\n")
+        sys.exit(2)
     try:
         app()
     except KeyboardInterrupt:

@@ -53,6 +53,11 @@ def customers(
             typer.echo(view.model_dump_json(indent=2))
             return
         lines = await session.lines(search, limit)
+        if not lines:
+            typer.echo(
+                f"There is nothing on record about '{search}'." if search else "No customer is on record.", err=True
+            )
+            return
         show_table(
             ("CUSTOMER", "TIER", "STATUS", "UNTIL", "STRIPE"),
             [

@@ -50,7 +50,9 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         for row in rows:
             sys.stdout.write("\t".join(row) + "\n")
         return
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # an id that is cut off can't be copied
     for row in rows:
         table.add_row(*row)
     Console().print(table)

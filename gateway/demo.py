@@ -26,8 +26,9 @@ from admin.stripe.client import SIMULATOR_KEY_PREFIX
 from gateway.bootstrap import CannotStart
 from gateway.console import fail
 from gateway.credentials import MintProblem, mint_development_token
-from gateway.serve import serving_gateway
+from gateway.serve import serving_gateway, tell_operator_token
 from gateway.serving import CannotListen, Stop, bind, listener, serving
+from policies.addresses import parse_http_url
 from policies.routes import RouteTable
 from policies.schema import Config
 
@@ -47,6 +48,8 @@ def prepare_demo(upstream: str | None) -> tuple[str, int] | None:
     key = os.environ.get("STRIPE_SECRET_KEY", "")
     if key and not key.startswith(SIMULATOR_KEY_PREFIX):
         fail("the demo plays Stripe itself, and STRIPE_SECRET_KEY is set: unset it, or use `gateway run`.")
+    if upstream is not None and isinstance(problem := parse_http_url(upstream), str):
+        fail(f"--upstream {upstream} can't be used: it {problem}.", 2)
     httpbin = None if upstream else _free_place()
     os.environ["UPSTREAM"] = upstream or "http://{}:{}".format(*httpbin or HTTPBIN)
     return httpbin
@@ -85,7 +88,7 @@ async def serving_simulator(
     config: Config, listen: str, webhook: str | None, stop: Stop, public_url: str | None = None
 ) -> AsyncIterator[Simulator | CannotStart]:
     """The simulator on its own listener."""
-    bound = bind(listen, "--listen")
+    bound = bind(listen, "--listen", "set STRIPE_API_BASE to another http://127.0.0.1:PORT for both sides")
     if isinstance(bound, CannotListen):
         yield CannotStart(bound.detail)
         return
@@ -135,7 +138,8 @@ async def run_demo(config: Config, routes: RouteTable, *, httpbin: tuple[str, in
             )
             if isinstance(token, MintProblem):
                 return CannotStart(token.detail)
-            _say(_tour(config, address, token, started.operator_token))
+            _say(_tour(config, address, token, httpbin))
+            tell_operator_token(started)
             await stop.requested.wait()
             started.readiness.stopping = True
     return None
@@ -182,8 +186,12 @@ def _local_address(config: Config) -> str:
     return f"http://{'127.0.0.1' if host.strip('[]') in {'0.0.0.0', '::', ''} else host}:{port}"
 
 
-def _tour(config: Config, simulator: str, token: str, operator_token: str) -> str:
+def _tour(config: Config, simulator: str, token: str, httpbin: tuple[str, int] | None) -> str:
     api = config.server.public_url
+    if httpbin is None:
+        behind = "your own; the paths below are httpbin's, so use yours and routes of yours in gateway.yaml"
+    else:
+        behind = "httpbin at http://{}:{}".format(*httpbin)
     return f"""
 The gateway is up. In another terminal, in this order:
 
@@ -222,8 +230,9 @@ The gateway is up. In another terminal, in this order:
   curl -i -H "Authorization: Bearer $TOKEN" {api}/headers
 
 The simulated Stripe, with a page to drive it:  {simulator}/
-The operator's API and metrics:                 http://{config.server.operator}/docs  (any user name, password {operator_token})
+The operator's API and metrics:                 http://{config.server.operator}/docs  (any user name, the token as password)
 Customers from the command line:                .venv/bin/gateway customers
+The API behind the gateway:                     {behind}
 
 Ctrl-C stops everything.
 """

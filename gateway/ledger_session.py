@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -14,7 +15,7 @@ from admin.api_keys import KeyOperations
 from admin.control import Ledger, LedgerRecords
 from admin.ledger.api_keys import hash_key
 from admin.ledger.customer_records import CustomerRecord
-from admin.ledger.engine import LedgerDownError
+from admin.ledger.engine import LedgerDownError, normalise_url
 from admin.ledger.opening import LedgerUnavailable
 from admin.ledger.pair import Pair
 from admin.ledger.schema import open_ledger
@@ -139,7 +140,14 @@ class LedgerSession:
 async def open_session(config: Config) -> AsyncIterator[LedgerSession | SessionProblem]:
     """The ledger of `config`, closed again at the end of the block."""
     async with AsyncExitStack() as stack:
-        database = await open_ledger(config.database.get_secret_value())
+        url = config.database.get_secret_value()
+        missing = _missing_file(url)
+        if missing is not None:
+            yield SessionProblem(
+                f"there is no ledger at {missing} yet: start the gateway once, or make one with `gateway db upgrade`."
+            )
+            return
+        database = await open_ledger(url)
         if isinstance(database, LedgerUnavailable):
             yield SessionProblem(database.detail)
             return
@@ -152,6 +160,14 @@ async def open_session(config: Config) -> AsyncIterator[LedgerSession | SessionP
             yield SessionProblem(f"the ledger could not be used: {error}")
             return
         yield session
+
+
+def _missing_file(url: str) -> Path | None:
+    """The SQLite file that isn't there: a command that made one would say "done" of a ledger that no gateway reads."""
+    if not url.startswith("sqlite:"):
+        return None
+    path = Path(normalise_url(url).database or "")
+    return None if path.exists() else path
 
 
 async def _pair(config: Config, ledger: Ledger) -> Pair:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
 
 from gateway.credentials.issuers import issuer_problems
 from policies.diagnostics import Diagnostic, Severity
@@ -12,6 +15,9 @@ from policies.expectations import unmet_expectations
 from policies.load import load
 from policies.routes import RouteTable, compile_routes
 from policies.schema import Config
+
+LARGEST_FILE: Final = 64 * 1024
+_RELATIVE_SQLITE: Final = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,9 @@ class Unreadable:
 def load_file(path: Path, environ: Mapping[str, str], *, run_tests: bool = False) -> LoadedFile | Unreadable:
     """Read and compile `path`; `${file:…}` is read relative to the working directory.
 
+    A relative SQLite file is beside `path`, wherever the command is run: two commands on one gateway.yaml that each made
+    a ledger of their own would both say "done", and one of them would have done nothing.
+
     With `run_tests`, or where the file says `run_tests_at_load`, a test of the file that fails is an error like others.
     """
     try:
@@ -48,7 +57,10 @@ def load_file(path: Path, environ: Mapping[str, str], *, run_tests: bool = False
     for problem in compiled.problems:
         where = ("default",) if problem.route_index is None else ("routes", problem.route_index)
         mark = loaded.positions.value(*where)
-        found.add(Diagnostic(str(path), mark.line, mark.column, problem.severity, problem.code, problem.message))
+        message = problem.message
+        if problem.other_index is not None:
+            message += f" (the other is at line {loaded.positions.value('routes', problem.other_index).line})"
+        found.add(Diagnostic(str(path), mark.line, mark.column, problem.severity, problem.code, message))
     for issuer in issuer_problems(loaded.config.auth):
         mark = loaded.positions.value("auth", "issuers", issuer.index, issuer.key)
         found.add(Diagnostic(str(path), mark.line, mark.column, Severity.ERROR, "bad-key", issuer.message))
@@ -59,8 +71,24 @@ def load_file(path: Path, environ: Mapping[str, str], *, run_tests: bool = False
     diagnostics = tuple(sorted({*loaded.diagnostics, *found}))
     if compiled.table is None or any(one.severity is Severity.ERROR for one in diagnostics):
         return LoadedFile(None, diagnostics)
-    return LoadedFile((loaded.config, compiled.table), diagnostics)
+    return LoadedFile((_with_ledger_beside(loaded.config, path), compiled.table), diagnostics)
+
+
+def _with_ledger_beside(config: Config, path: Path) -> Config:
+    url = config.database.get_secret_value()
+    if not url.startswith(_RELATIVE_SQLITE) or url.startswith(f"{_RELATIVE_SQLITE}/") or url == _RELATIVE_SQLITE:
+        return config
+    file = path.resolve().parent / url.removeprefix(_RELATIVE_SQLITE)
+    return config.model_copy(update={"database": SecretStr(f"{_RELATIVE_SQLITE}{file}")})
 
 
 def _read_text(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8")
+    """What `${file:…}` stands for. Raises OSError or ValueError; never reads without end, whatever the path names."""
+    if not Path(path).is_file():  # a FIFO would wait for ever, a device might never end
+        Path(path).stat()
+        raise ValueError("it is no regular file")
+    with Path(path).open(encoding="utf-8") as file:
+        text = file.read(LARGEST_FILE + 1)
+    if len(text) > LARGEST_FILE:
+        raise ValueError("it is larger than a secret or a key ever is")
+    return text

@@ -70,8 +70,12 @@ async def serving_gateway(
 ) -> AsyncIterator[Process | CannotStart]:
     """Both listeners of one configuration, until the block ends."""
     sockets: list[socket.socket] = []
-    for address, setting in ((config.server.listen, "server.listen"), (config.server.operator, "server.operator")):
-        bound = bind(address, setting)
+    server = config.server
+    for address, setting, remedy in (
+        (server.listen, "server.listen", "change server.listen and public_url (LISTEN and PUBLIC_URL)"),
+        (server.operator, "server.operator", "change server.operator (OPERATOR_LISTEN)"),
+    ):
+        bound = bind(address, setting, remedy)
         if isinstance(bound, CannotListen):
             for opened in sockets:
                 opened.close()

@@ -29,8 +29,8 @@ class CannotListen:
     detail: str
 
 
-def bind(address: str, setting: str) -> socket.socket | CannotListen:
-    """A listening socket for `host:port`. `setting` is the key of gateway.yaml to name in the sentence."""
+def bind(address: str, setting: str, remedy: str = "") -> socket.socket | CannotListen:
+    """A listening socket for `host:port`. `setting` is what the sentence names, `remedy` how else to choose a place."""
     host, separator, port = address.rpartition(":")
     if not (separator and port.isascii() and port.isdigit() and int(port[:6]) <= LAST_PORT):
         return CannotListen(f"'{address}' can't be listened on: {setting} takes HOST:PORT, such as 127.0.0.1:8080.")
@@ -42,11 +42,11 @@ def bind(address: str, setting: str) -> socket.socket | CannotListen:
         listener.bind((host, int(port)))
         listener.listen(LISTEN_BACKLOG)
         listener.setblocking(False)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listener.close()
-        what = error.strerror or "the address can't be used"
+        what = getattr(error, "strerror", None) or "the address can't be used"
         return CannotListen(
-            f"can't listen on {address}: {what}. Stop what uses it, or change {setting} in gateway.yaml."
+            f"can't listen on {address}: {what}. Stop what uses it, or {remedy or f'change {setting} in gateway.yaml'}."
         )
     return listener
 

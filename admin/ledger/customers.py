@@ -61,8 +61,14 @@ class Customers:
         """Refuse this customer everything, whatever they pay, until `unblock`. The new version."""
         return await self._set_block(customer, now, {"reason": reason, "by": by, "at": int(now)})
 
-    async def unblock(self, customer: str, now: float) -> int:
-        """Lift the block; what they pay for counts again. The new version."""
+    async def unblock(self, customer: str, now: float) -> int | None:
+        """Lift the block; what they pay for counts again. The new version; None where there was no block."""
+        blocked = select(customers.c.customer).where(
+            customers.c.customer == customer, customers.c.blocked_reason.is_not(None)
+        )
+        async with self._database.read() as connection:
+            if (await connection.execute(blocked)).first() is None:
+                return None
         return await self._set_block(customer, now, {"reason": None, "by": None, "at": None})
 
     async def _set_block(self, customer: str, now: float, block: dict[str, Any]) -> int:

@@ -143,6 +143,8 @@ class _Endpoints:
     async def returned(self, request: Request) -> Response:
         """Back from Stripe: sync at once and say what they now have."""
         state = request.query_params.get("state", "")
+        if not state and "session_id" in request.query_params:
+            return self._refuse(request, Reason.BAD_REQUEST, "This page is for a payment that did not begin here.")
         if not state:
             # The way back from the portal: nothing to settle, and this address proves nothing about anyone.
             return page("returned.html", heading="Back from billing", text="Changes take effect at once.", features=())
@@ -226,7 +228,10 @@ class _Endpoints:
         """A 402 is whole wherever it comes from: it has the link that takes the money."""
         customer, ladder = _caller(request).customer, self._ports.ladder()
         entitlement, rank = await self._ports.entitlement(customer), ladder.cheapest_on_offer(0)
-        if entitlement is None or rank == NO_TIER:
+        if entitlement is None:
+            detail = "Your subscription can't be looked up right now."
+            return self._refuse(request, Reason.ENTITLEMENT_UNAVAILABLE, detail)
+        if rank == NO_TIER:
             return self._refuse(request, Reason.BAD_REQUEST, outcome.detail)
         tier = ladder.names[rank]
         standing = entitlement.at(self._ports.entitlement_now())

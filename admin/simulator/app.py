@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
+from admin.operator.docs_page import docs_page
 from admin.simulator import (
     api_catalog,
     api_checkout,
@@ -141,7 +142,9 @@ class Simulator:
             version="1",
             lifespan=self._lifespan,
             redoc_url=None,
+            docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         )
+        app.add_route("/docs", lambda _request: docs_page(app.openapi()), methods=["GET"])
         protocol = Protocol(self.world, api_key=api_key, now=self.now)
         for endpoint in ENDPOINTS:
             app.router.routes.append(Route(endpoint.path, protocol.handler(endpoint), methods=[endpoint.method]))

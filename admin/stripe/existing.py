@@ -73,7 +73,7 @@ def choose(
             return Owes(subscription, rank)
     for subscription, rank in running:
         if subscription.status in PAYING and rank >= wanted_rank:
-            return Enough(subscription, rank, "is paid for already")
+            return Enough(subscription, rank, "it is paid for")
     for subscription, rank in running:
         if subscription.status in OWING or subscription.status == "paused":
             return Owes(subscription, rank)

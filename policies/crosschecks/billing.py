@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from policies.draft import Draft
 
 SECRET_KEY_PREFIXES: Final = ("sk_test_", "sk_live_", "rk_test_", "rk_live_")
+DEMO_WEBHOOK_SECRET: Final = "whsec_simulator"
+SIMULATOR_KEY_PREFIX: Final = "sk_test_simulator"
 WEBHOOK_SECRET_PREFIX: Final = "whsec_"
 LONGEST_USUAL_LATENESS_SECONDS: Final = 31 * 86400.0
 LONGEST_PAY_LINK_SECONDS: Final = 30 * 86400.0
@@ -79,6 +81,12 @@ def _keys(draft: Draft, findings: Findings) -> None:
             "no-stripe-key",
             webhook_mark,
             "'webhook_secrets' without 'secret_key': events are turned away, and nothing can be looked up or sold",
+        )
+    if DEMO_WEBHOOK_SECRET in webhook_secrets and secret_key and not secret_key.startswith(SIMULATOR_KEY_PREFIX):
+        findings.warning(
+            "demo-secret",
+            webhook_mark,
+            "'webhook_secrets' holds the simulator's, so no event of Stripe's is believed: set STRIPE_WEBHOOK_SECRET",
         )
 
 

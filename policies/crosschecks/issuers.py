@@ -27,6 +27,21 @@ SHORTEST_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 """RFC 7518, section 3.2: a key is at least as long as the hash it goes into."""
 
 
+def _why_not_a_demo(draft: Draft) -> str | None:
+    """What of the file says that others than its owner are served: then a secret of this repository opens the door."""
+    server = draft.config.server
+    listen = parse_listen(server.listen)
+    if not isinstance(listen, str) and not listen.is_loopback and draft.is_whole("server", "listen"):
+        return "'server.listen' is open to others"
+    public = parse_http_url(server.public_url)
+    # Behind a proxy of the same machine the gateway listens on loopback, and is on the net all the same.
+    if not isinstance(public, str) and not is_loopback(public.host) and draft.is_whole("server", "public_url"):
+        return "'server.public_url' is an address for others"
+    if "_live_" in draft.config.billing.stripe.secret_key.get_secret_value()[:8]:
+        return "the Stripe key takes real money"
+    return None
+
+
 def check(draft: Draft, findings: Findings) -> None:
     """`auth`."""
     _token_from(draft, findings)
@@ -168,13 +183,13 @@ def _secret(draft: Draft, index: int, issuer: Issuer, findings: Findings) -> Non
     mark = draft.positions.value("auth", "issuers", index, "secret")
     secret = issuer.secret.get_secret_value()
     if secret == DEMO_TOKEN_SECRET:
-        listen = parse_listen(draft.config.server.listen)
-        if not isinstance(listen, str) and not listen.is_loopback and draft.is_whole("server", "listen"):
+        why = _why_not_a_demo(draft)
+        if why is not None:
             findings.error(
                 "demo-secret",
                 mark,
-                "'secret' is the demo's, which everybody knows, and 'server.listen' is open to others: "
-                "set GATEWAY_TOKEN_SECRET to a secret of your own, or listen on 127.0.0.1",
+                f"'secret' is the demo's, which everybody knows, and {why}: "
+                "set GATEWAY_TOKEN_SECRET to a secret of your own, or use your identity provider",
             )
         return
     needed = [(SHORTEST_SECRET_BYTES[name], name) for name in issuer.algorithms if name in SHORTEST_SECRET_BYTES]

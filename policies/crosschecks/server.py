@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from policies.addresses import Endpoint, HttpUrl, parse_http_url, parse_listen
+from policies.addresses import Endpoint, HttpUrl, is_loopback, parse_http_url, parse_listen
 from policies.diagnostics import nearest
 
 if TYPE_CHECKING:
@@ -62,12 +62,26 @@ def _public_url(draft: Draft, findings: Findings) -> None:
             url, example=url.origin if draft.is_literal("server", "public_url") else "https://api.example.com"
         )
         if problem is None:
+            _public_port(draft, findings, url)
             return
     else:
         problem = url
     shown = draft.shown("server", "public_url")
     findings.error(
         "bad-url", draft.positions.value("server", "public_url"), f"'public_url', which reads {shown}, {problem}"
+    )
+
+
+def _public_port(draft: Draft, findings: Findings, url: HttpUrl) -> None:
+    """A gateway moved to another port of this machine, whose links still lead to the old one."""
+    listen = parse_listen(draft.config.server.listen)
+    if isinstance(listen, str) or not is_loopback(url.host) or not listen.is_loopback or listen.port == url.port:
+        return
+    findings.warning(
+        "public-url-port",
+        draft.positions.value("server", "public_url"),
+        f"links in answers lead to port {url.port}, and 'server.listen' is port {listen.port}: "
+        f"set PUBLIC_URL, such as http://localhost:{listen.port}, unless something forwards the one to the other",
     )
 
 

@@ -59,7 +59,7 @@ async def test_a_page_to_pay_on_is_handed_on_and_shows_in_no_repr() -> None:
 @pytest.mark.parametrize(
     ("outcome", "reason", "words"),
     [
-        (AlreadySubscribed("pro", "active", "is paid for already"), Reason.ALREADY_SUBSCRIBED, "alice already has 'pro' (active)"),
+        (AlreadySubscribed("pro", "active", "it is paid for"), Reason.ALREADY_SUBSCRIBED, "alice already has 'pro' (active)"),
         (AlreadySubscribed(None, "active", ""), Reason.ALREADY_SUBSCRIBED, "alice already has a subscription (active)."),
         (NotForSale("tier 'x' has no price on offer"), Reason.BAD_REQUEST, "Tier 'x' has no price on offer."),
         (BillingUnavailable("Stripe took too long"), Reason.BILLING_UNAVAILABLE, "Nothing was charged."),

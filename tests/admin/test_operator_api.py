@@ -179,7 +179,7 @@ async def test_a_grant_and_its_end_are_in_force_within_a_second(unpaid: House) -
     await asyncio.wait_for(unpaid.until(402, "/pro/x", token_for()), 1)
     assert await post(unpaid, "/api/block/alice", reason="a test") == "alice is blocked."
     await asyncio.wait_for(unpaid.until(403, "/pro/x", token_for()), 1)
-    assert await post(unpaid, "/api/unblock/alice") == "alice is not blocked."
+    assert await post(unpaid, "/api/unblock/alice") == "alice is no longer blocked."
     await asyncio.wait_for(unpaid.until(402, "/pro/x", token_for()), 1)
 
 

@@ -48,7 +48,7 @@ def test_who_owes_pays_that_first(status: str, wanted: int) -> None:
 
 def test_who_owes_for_one_but_has_enough_by_another_has_enough() -> None:
     paying = has("active", "p_ent", subscription_id="sub_2")
-    assert choose([has("past_due"), paying], LADDER, PRO) == Enough(paying, ENTERPRISE, "is paid for already")
+    assert choose([has("past_due"), paying], LADDER, PRO) == Enough(paying, ENTERPRISE, "it is paid for")
 
 
 def test_a_subscription_of_several_items_can_not_be_moved_by_the_portal() -> None:
