@@ -20,6 +20,7 @@ from time import monotonic, perf_counter, time
 from typing import Final
 
 from gateway.answers import Answer, Asked, Headers
+from gateway.body_limit import BodyLimit, BodyTooLargeError, declared_length
 from gateway.credentials import Authenticated, Unauthenticated
 from gateway.credentials.claims import EXPIRED
 from gateway.entitlements.resolver import Found, Resolver
@@ -199,6 +200,24 @@ class Gateway:
     async def _forward(
         self, walk: Walk, route: CompiledRoute, caller: Caller | None = None, standing: Standing | None = None
     ) -> None:
+        if route.max_body is None:
+            return await self._hand_on(walk, route, caller, standing)
+        too_large = f"{walk.path} takes bodies of at most {route.max_body} bytes."
+        if not route.takes(declared_length(walk.headers)):
+            return await walk.refuse(Reason.BODY_TOO_LARGE, too_large)
+        limit = BodyLimit(walk.receive, walk.send, route.max_body)
+        walk.receive, walk.send = limit.receive, limit.send
+        try:
+            return await self._hand_on(walk, route, caller, standing)
+        except BodyTooLargeError:
+            walk.note = "the body grew too large"
+            if limit.answer_begun:
+                raise TornAnswerError(walk.note) from None
+            return await walk.refuse(Reason.BODY_TOO_LARGE, too_large)
+
+    async def _hand_on(
+        self, walk: Walk, route: CompiledRoute, caller: Caller | None, standing: Standing | None
+    ) -> None:
         plan, scope = walk.plan, walk.scope
         walk.upstream = route.upstream
         inbound, target = walk.headers, None
@@ -221,7 +240,13 @@ class Gateway:
         under_way: AnswerUnderWay | None = None
         if caller is None:
             outcome = await plan.upstreams.forward(
-                route.upstream, scope=scope, headers=headers, receive=walk.receive, send=walk.send, target=target
+                route.upstream,
+                scope=scope,
+                headers=headers,
+                receive=walk.receive,
+                send=walk.send,
+                target=target,
+                timeouts=route.timeouts,
             )
         else:
             under_way = AnswerUnderWay(walk, route, caller)
@@ -234,6 +259,7 @@ class Gateway:
                     receive=walk.receive,
                     send=under_way.send,
                     target=target,
+                    timeouts=route.timeouts,
                 )
             finally:
                 self.streams.discard(under_way)

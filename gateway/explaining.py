@@ -15,6 +15,7 @@ from typing import Final
 import httptools
 
 from gateway.answers import Headers
+from gateway.body_limit import declared_length
 from gateway.credentials import Unauthenticated
 from gateway.listener_head import ListenerLimits, head_refusal
 from gateway.plan import Plan
@@ -82,7 +83,14 @@ class Explainer:
         somebody = await self._who(asking, plan, rules, headers, at)
         if isinstance(somebody, NotExplained):
             return somebody
-        question = Question(asking.method, target, asking.host, _preflight_for(asking.headers), somebody.credential)
+        question = Question(
+            asking.method,
+            target,
+            asking.host,
+            _preflight_for(asking.headers),
+            somebody.credential,
+            declared_length(headers),
+        )
         explanation = explain(rules, question, somebody.caller, at)
         answer, forwarded = None, None
         if is_rehearsed(explanation):

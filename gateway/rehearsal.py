@@ -27,6 +27,7 @@ from gateway.version import VERSION
 from policies.caller import Caller
 from policies.entitlement import Entitlement
 from policies.facts import CustomerFacts
+from policies.schema import Timeouts
 
 _HEADER: Final = Source("header", "authorization")
 _A_MOMENT: Final = Lifetimes(max_ttl=1.0, max_stale=1.0, negative_ttl=1.0)
@@ -108,6 +109,7 @@ class _NotedUpstreams(Upstreams):
         receive: Receive,  # noqa: ARG002
         send: Send,  # noqa: ARG002
         target: bytes | None = None,
+        timeouts: Timeouts | None = None,  # noqa: ARG002
     ) -> Outcome:
         self.sent_on = SentOn(upstream, request_target(scope) if target is None else target, headers)
         return Forwarded(200, 0, 0, 0.0)

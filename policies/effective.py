@@ -9,8 +9,8 @@ import yaml
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from policies.schema import Config, Duration, Route
-from policies.units import format_duration
+from policies.schema import Config, Duration, Route, Size
+from policies.units import format_duration, format_size
 
 MASK: Final = "********"
 
@@ -49,6 +49,8 @@ def _shown(model: BaseModel) -> dict[str, Any]:
 def _written(declared: FieldInfo, value: Any, *, is_url: bool = True) -> Any:
     is_duration = declared.annotation is float and tuple(declared.metadata) == get_args(Duration)[1:]
     is_duration |= value is not None and Duration in get_args(declared.annotation)
+    if value is not None and Size in get_args(declared.annotation):
+        return format_size(value)
     return format_duration(value) if is_duration else _value(value, is_url=is_url)
 
 

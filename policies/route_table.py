@@ -36,6 +36,7 @@ from policies.paths import Target
 from policies.patterns import host_of
 from policies.requirement import Access, Requirement
 from policies.rewriting import Rewrite
+from policies.schema import Timeouts
 
 COMMON_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
@@ -60,6 +61,12 @@ class CompiledRoute:
     specificity: tuple[int, ...] = field(repr=False)
     strictness: int = field(repr=False)
     rewrite: Rewrite | None = None
+    timeouts: Timeouts | None = None
+    max_body: int | None = None
+
+    def takes(self, body_bytes: int) -> bool:
+        """Whether a body of this length is let through."""
+        return self.max_body is None or body_bytes <= self.max_body
 
     @property
     def place(self) -> tuple[int, str]:

@@ -199,6 +199,8 @@ def _compile(
             specificity=(1 if host is None else 0, *pattern.kinds),
             strictness=strictness_of(requirement),
             rewrite=rewrite,
+            timeouts=route.timeouts.over(config.upstreams[upstream].timeouts),
+            max_body=route.max_body,
         ),
         pattern,
         is_lenient=is_lenient(route, requirement),

@@ -13,11 +13,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from policies.moments import MOMENT_PATTERN, parse_moment
 from policies.scalars import read_flag, read_whole
-from policies.units import DURATION_PATTERN, parse_duration
+from policies.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 
 
 def _duration(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
+
+
+def _size(value: object) -> object:
+    return parse_size(value) if isinstance(value, str) else value
 
 
 def _one_or_several(value: object) -> object:
@@ -41,6 +45,9 @@ def _moment(value: str) -> str:
 
 Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})]
 """Seconds; written ``500ms``, ``30s``, ``5m``, ``48h`` or ``3d``."""
+
+Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN})]
+"""Bytes; written ``512B``, ``64KiB``, ``10MiB`` or ``1GiB``."""
 
 OneOrSeveral = Annotated[
     tuple[str, ...],
@@ -223,6 +230,21 @@ class Billing(Model):
     success_url: str = ""
 
 
+class RouteTimeouts(Model):
+    """Those of one route; what is left out is its upstream's."""
+
+    called: ClassVar[str] = "a route's timeouts"
+
+    connect: Duration | None = None
+    response: Duration | None = None
+    idle: Duration | None = None
+
+    def over(self, upstream: Timeouts) -> Timeouts | None:
+        """What is in force on the route, None where it says nothing."""
+        given = {name: seconds for name in RouteTimeouts.model_fields if (seconds := getattr(self, name)) is not None}
+        return upstream.model_copy(update=given) if given else None
+
+
 class Route(Model):
     """One path pattern, or several that are judged alike, and who is let through."""
 
@@ -240,6 +262,8 @@ class Route(Model):
     upstream: str | None = None
     strip_prefix: str | None = None
     add_prefix: str | None = None
+    timeouts: RouteTimeouts = RouteTimeouts()
+    max_body: Size | None = None
     spelling: Literal["exact", "lenient"] | None = None
     outlive_token: Flag = False
 

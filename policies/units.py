@@ -18,6 +18,9 @@ _DURATION = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
 DURATION_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)$"
 """What `parse_duration` reads, in the words of JSON Schema."""
 
+SIZE_PATTERN = r"^[0-9]{1,15}(B|KiB|MiB|GiB|KB|MB|GB)$"
+"""What `parse_size` reads, in the words of JSON Schema."""
+
 _SIZE = re.compile(r"(\d{1,15})(B|KiB|MiB|GiB|KB|MB|GB)", re.ASCII)
 _RATE = re.compile(r"(\d{1,15})/(s|sec|min|h|hour|d|day)", re.ASCII)
 
@@ -50,6 +53,14 @@ def parse_rate(text: str) -> tuple[int, int]:
     if match is None:
         raise ValueError("is not a rate; write a whole number per s, min, h or d, such as 600/min")
     return int(match[1]), _RATE_SECONDS[match[2]]
+
+
+def format_size(size: int) -> str:
+    """The shortest text that `parse_size` reads back to the same value."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and size % _SIZE_BYTES[unit] == 0:
+            return f"{size // _SIZE_BYTES[unit]}{unit}"
+    return f"{size}B"
 
 
 def format_duration(seconds: float) -> str:

@@ -32,6 +32,7 @@ Caller = Entitlement | Reason
 class Question:
     """A request, as far as it is judged by. `preflight_for` is a CORS preflight's Access-Control-Request-Method.
 
+    `body_bytes` is what its Content-Length says.
     `credential` is what the caller was known by, for its scopes and claims; None is one that holds whatever is asked for.
     """
 
@@ -40,6 +41,7 @@ class Question:
     host: str = ""
     preflight_for: str | None = None
     credential: Credential | None = None
+    body_bytes: int = 0
 
     def __str__(self) -> str:
         return f"{self.method} {self.target.decode('utf-8', 'replace')}"
@@ -87,7 +89,10 @@ def judge(table: RouteTable, ladder: Ladder, question: Question, caller: Caller,
     if question.method == "OPTIONS" and question.preflight_for is not None:
         asked_for = table.match(question.preflight_for, question.host, reading)
         if isinstance(asked_for, Matched):
-            return Verdict(reading, asked_for, None if _can_go_on(asked_for, reading) else Reason.BAD_PATH)
+            if not _can_go_on(asked_for, reading):
+                return Verdict(reading, asked_for, Reason.BAD_PATH)
+            fits = asked_for.route.takes(question.body_bytes)
+            return Verdict(reading, asked_for, None if fits else Reason.BODY_TOO_LARGE)
     if isinstance(matched, NoRoute):
         return Verdict(reading, matched, Reason.NO_ROUTE)
     if isinstance(matched, MethodNotAllowed):
@@ -95,6 +100,8 @@ def judge(table: RouteTable, ladder: Ladder, question: Question, caller: Caller,
     if not _can_go_on(matched, reading):
         return Verdict(reading, matched, Reason.BAD_PATH)
     reason, decision = admit(matched.route, ladder, caller, now, question.credential)
+    if reason is None and not matched.route.takes(question.body_bytes):
+        reason = Reason.BODY_TOO_LARGE
     return Verdict(reading, matched, reason, decision)
 
 
@@ -146,6 +153,8 @@ def because(verdict: Verdict) -> str:
     if verdict.route is None:
         return "no route matches the path, and 'default' is deny"
     named = "'default'" if verdict.route.index < 0 else f"the route {verdict.route.label!r}"
+    if verdict.reason is Reason.BODY_TOO_LARGE:
+        return f"{named} takes bodies of at most {verdict.route.max_body} bytes"
     asking = f"{named} asks for {asks(verdict.route.requirement)}"
     if verdict.decision is None:
         if verdict.reason is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.upstream.outcome import Outcome, Receive, Scope, Send
-    from policies.schema import Upstream
+    from policies.schema import Timeouts, Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +115,19 @@ class Upstreams:
         receive: Receive,
         send: Send,
         target: bytes | None = None,
+        timeouts: Timeouts | None = None,
     ) -> Outcome:
         """Hand the request on and its answer back.
 
         `headers` are final: they come from `outbound_request_headers`, and say how the body is framed. `target` is what
-        goes into the request line; left out, it is the one that came, byte for byte.
+        goes into the request line; left out, it is the one that came, byte for byte. `timeouts` stand in for those of the upstream.
         """
         ready = self._ready[upstream]
         head = request_head(scope["method"], request_target(scope) if target is None else target, headers)
         exchange = Exchange(
             ready.places,
             head,
-            timeouts=ready.settings.timeouts,
+            timeouts=ready.settings.timeouts if timeouts is None else timeouts,
             loop=asyncio.get_running_loop(),
             scope=scope,
             receive=receive,

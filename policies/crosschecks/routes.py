@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from policies.addresses import is_host
-from policies.crosschecks.upstreams import TOKEN, upstream_names
+from policies.crosschecks.upstreams import LONGEST_CONNECT_SECONDS, TOKEN, upstream_names
 from policies.diagnostics import nearest, nearest_word, quoted
 from policies.patterns import parse_pattern
 from policies.rewriting import begins_with, read_prefix
-from policies.schema import Route
+from policies.schema import Route, RouteTimeouts
 from policies.scopes import SCOPE_TOKEN
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def check(draft: Draft, findings: Findings) -> None:
         _names(draft, index, route, findings)
         _holds(draft, index, route, findings)
         _prefixes(draft, index, route, findings)
+        _timeouts(draft, index, route, findings)
     _default(draft, findings)
     _needs_issuers(draft, findings)
     if (
@@ -198,6 +199,15 @@ def _prefixes(draft: Draft, index: int, route: Route, findings: Findings) -> Non
                         mark,
                         f"{shown} can't be cut off the path {quoted(path)}, which doesn't begin with it, segment by segment and literally",
                     )
+
+
+def _timeouts(draft: Draft, index: int, route: Route, findings: Findings) -> None:
+    for key in RouteTimeouts.model_fields:
+        seconds, mark = getattr(route.timeouts, key), draft.positions.value("routes", index, "timeouts", key)
+        if seconds is not None and seconds <= 0:
+            findings.error("out-of-range", mark, f"'{key}' must be longer than nothing: every request would time out")
+        elif key == "connect" and seconds is not None and seconds > LONGEST_CONNECT_SECONDS:
+            findings.error("out-of-range", mark, "'connect' is longer than ten minutes, and callers wait for it")
 
 
 def _names(draft: Draft, index: int, route: Route, findings: Findings) -> None:

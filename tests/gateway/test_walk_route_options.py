@@ -1,18 +1,25 @@
-"""What a route may say beside who pays for it, through a whole gateway: scopes and claims."""
+"""What a route may say beside who pays for it, through a whole gateway: scopes and claims, prefixes, bounds."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
+from gateway.cli_explain import explained
+from gateway.loading import LoadedFile, load_file
+from policies.explain_report import Asking, Report
 from policies.reasons import Reason
-from tests.support.house import House, house, token_for
+from tests.support.house import PLAIN_ANSWER, House, house, token_for
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    import httpx
+    from tests.support.upstreams import Visit
 
 KEYS = "  api_keys: {enabled: true}"
 SCOPED = """
@@ -185,3 +192,134 @@ async def test_the_token_in_a_query_stops_here_beside_a_prefix(tmp_path: Path) -
         answer = await at.raw_get(f"/keyless/x?a=1&t={token_for()}&b=2")
         assert answer.status == 200
         assert sent(at) == "/x?a=1&b=2"
+
+
+BOUNDED = """
+  - path: /slow/**
+    access: public
+    timeouts: {response: 100ms}
+  - path: /patient/**
+    access: public
+  - path: /small/**
+    access: public
+    max_body: 10B
+  - path: /paid/**
+    tier: pro
+    max_body: 10B
+"""
+
+
+async def test_a_route_may_wait_less_long_than_its_upstream_lets_others(tmp_path: Path) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        await asyncio.sleep(0.5)
+        await visit.say(PLAIN_ANSWER)
+
+    async with house(tmp_path, stripe=False, routes=BOUNDED, script=script) as at:
+        refused(await at.get("/slow/x"), Reason.UPSTREAM_TIMEOUT)
+        assert (await at.get("/patient/x")).status_code == 200
+
+
+async def test_a_body_that_says_it_is_too_large_is_refused_before_anything_is_forwarded(tmp_path: Path) -> None:
+    async with house(tmp_path, stripe=False, routes=BOUNDED) as at:
+        assert "at most 10 bytes" in refused(await at.post("/small/x", content=b"x" * 11), Reason.BODY_TOO_LARGE)
+        refused(await at.post("/paid/x", content=b"x" * 11), Reason.TOKEN_MISSING)
+        refused(await at.post("/paid/x", token_for(), content=b"x" * 11), Reason.TIER_REQUIRED)
+        await at.grant("alice", "pro")
+        await at.until(200, "/paid/x", token_for())
+        before = at.visit_count()
+        refused(await at.post("/paid/x", token_for(), content=b"x" * 11), Reason.BODY_TOO_LARGE)
+        assert at.visit_count() == before
+        for size in (0, 1, 10):
+            assert (await at.post("/small/x", content=b"x" * size)).status_code == 200
+            assert at.last().received.partition(b"\r\n\r\n")[2] == b"x" * size
+        assert (await at.post("/patient/x", content=b"x" * 100_000)).status_code == 200
+
+
+@pytest.mark.parametrize("chunks", [[b"x" * 11], [b"x" * 10, b"x"], [b"x"] * 11, [b"x" * 1_000_000]])
+async def test_a_chunked_body_that_grows_too_large_never_looks_whole_to_the_upstream(
+    tmp_path: Path, chunks: list[bytes]
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+            await asyncio.sleep(0.01)
+
+    async def fitting() -> AsyncIterator[bytes]:
+        yield b"12345"
+        yield b"67890"
+
+    async with house(tmp_path, stripe=False, routes=BOUNDED) as at:
+        answer = await at.post("/small/x", content=pieces())
+        refused(answer, Reason.BODY_TOO_LARGE)
+        async with asyncio.timeout(5):
+            for visit in at.upstream.visits:
+                await visit.closed.wait()
+                assert not visit.received.endswith(b"0\r\n\r\n")
+                assert visit.received.partition(b"\r\n\r\n")[2].count(b"x") <= 10
+        line = await at.logged(answer.headers["x-request-id"])
+        assert (line["status"], line["reason"], line["note"]) == (413, "body_too_large", "the body grew too large")
+        assert (await at.post("/small/x", content=fitting())).status_code == 200
+        assert at.last().received.endswith(b"0\r\n\r\n")
+
+
+async def test_an_answer_that_began_before_the_body_grew_too_large_ends_broken(tmp_path: Path) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        while await visit.read():
+            pass
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(0.2)
+        yield b"x" * 20
+
+    async with house(tmp_path, stripe=False, routes=BOUNDED, script=script) as at:
+        with pytest.raises(httpx.HTTPError):
+            await at.post("/small/x", content=pieces())
+        assert not at.last().received.endswith(b"0\r\n\r\n")
+
+
+async def test_what_is_explained_of_every_option_is_what_is_answered(tmp_path: Path) -> None:
+    async with house(
+        tmp_path,
+        stripe=False,
+        routes=SCOPED.replace("- path: /**", "- path: /rest/**") + PREFIXED + BOUNDED.replace("/paid/**", "/large/**"),
+        auth=KEYS,
+    ) as at:
+        await at.grant("alice", "pro")
+        loaded = load_file(tmp_path / "gateway.yaml", {})
+        assert isinstance(loaded, LoadedFile)
+        assert loaded.ready is not None
+        credentials = [
+            token_for(), token_for(scope="a b"), token_for(scope="a reports:write"), token_for("bob", scope="reports:write"),
+            token_for(**ADMIN), await made(at, ["a", "b"]), await made(at, None), None,
+        ]  # fmt: skip
+        requests = [
+            ("GET", "/both", 0), ("GET", "/BOTH/", 0), ("POST", "/reports/7", 0), ("GET", "/admin/x", 0), ("GET", "/rest/x", 0),
+            ("GET", "/open/x?y", 0), ("GET", "/paid/x?y", 0), ("GET", "/PAID/x", 0), ("GET", "/keyless", 0), ("GET", "/other/1", 0),
+            ("POST", "/small/x", 11), ("POST", "/small/x", 10), ("POST", "/large/x", 11), ("POST", "/slow/x", 3),
+        ]  # fmt: skip
+        outcomes: set[str] = set()
+        for credential in credentials:
+            for method, target, size in requests:
+                fields = [] if credential is None else [("authorization", f"Bearer {credential}")]
+                fields += [("content-length", str(size))] if size else []
+                host = at.api.removeprefix("http://")
+                report = await explained(*loaded.ready, Asking(method, target, host, tuple(fields)))
+                assert isinstance(report, Report), report
+                outcomes.add(report.outcome)
+                answer = await at.ask(method, target, credential, content=b"x" * size if size else None)
+                if report.forwarded is not None:
+                    assert (report.outcome, answer.status_code, sent(at)) == ("forward", 200, report.forwarded.target)
+                    continue
+                assert report.answer is not None
+                reason = answer.headers["x-gateway-reason"]
+                assert report.outcome == f"{answer.status_code} {reason}", (target, report)
+                assert report.answer.status == answer.status_code
+                told = json.loads(report.answer.body)
+                assert told["detail"].partition("http")[0] == answer.json()["detail"].partition("http")[0]
+                challenge = dict(report.answer.headers).get("www-authenticate")
+                assert challenge == answer.headers.get("www-authenticate")
+        assert outcomes >= {"forward", "403 scope_missing", "400 bad_path", "413 body_too_large", "402 tier_required"}
