@@ -73,6 +73,7 @@ class StripeSide:
         registry: CollectorRegistry,
     ) -> None:
         gateway, pair = account.gateway, account.pair
+        self._gateway = gateway
         budgets = CallBudgets(ledger.database)
         self._calls = SharedBudget(budgets, calls_of(pair))
         self._looks = SharedBudget(budgets, looks_of(pair))
@@ -224,6 +225,8 @@ class StripeSide:
             return {"state": "unreachable", "detail": self._catalog_problem}
         if isinstance(self._events.last, NotCaughtUp):
             return {"state": "unreachable", "detail": self._events.last.detail}
+        if self._gateway.trouble is not None:
+            return {"state": "unreachable", "detail": self._gateway.trouble}
         if not self._webhook_is_configured:
             return {"state": "no webhook secret", "detail": "Set STRIPE_WEBHOOK_SECRET; until then events are polled."}
         unheard_at = self._events.unheard_at

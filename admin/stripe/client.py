@@ -116,6 +116,8 @@ class StripeGateway:
         new_key: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self.livemode = is_live(secret_key)
+        self.trouble: str | None = None
+        """Why the last call got no answer to rely on; None after one that did. /readyz says so."""
         self._secret_key = secret_key
         self._budget = budget or PacedBudget()
         self._timeout = min(timeout, LONGEST_CALL_SECONDS)
@@ -206,6 +208,13 @@ class StripeGateway:
         return StripeUnavailable("Stripe's list has no end")
 
     async def _attempts(
+        self, method: str, path: str, params: Params, *, key: str | None, priority: Priority, timeout: float | None
+    ) -> Json | Failure:
+        outcome = await self._tried(method, path, params, key=key, priority=priority, timeout=timeout)
+        self.trouble = outcome.detail if isinstance(outcome, StripeUnavailable) else None
+        return outcome
+
+    async def _tried(
         self, method: str, path: str, params: Params, *, key: str | None, priority: Priority, timeout: float | None
     ) -> Json | Failure:
         pause = FIRST_PAUSE_SECONDS

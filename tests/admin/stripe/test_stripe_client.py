@@ -226,3 +226,15 @@ def test_only_the_simulators_own_keys_lead_to_the_simulator() -> None:
 
 def test_ids_can_not_leave_their_segment() -> None:
     assert path("prices", "../customers?x=1#y") == "/v1/prices/..%2Fcustomers%3Fx%3D1%23y"
+
+
+async def test_the_last_call_without_an_answer_is_remembered_until_one_has_an_answer(upstream: Upstream) -> None:
+    async with stripe_at(upstream) as gateway:
+        assert gateway.trouble is None
+        upstream.will(503, {"error": {"message": "down"}})
+        assert isinstance(await gateway.get("/v1/account", priority=Priority.CUSTOMER), StripeUnavailable)
+        assert gateway.trouble is not None
+        upstream.answers.clear()
+        upstream.will(404, {"error": {"code": "resource_missing", "message": "no such thing"}})
+        assert isinstance(await gateway.get("/v1/prices/x", priority=Priority.CUSTOMER), StripeRefused)
+        assert gateway.trouble is None
