@@ -31,6 +31,7 @@ PAGES: Final = (
 _FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ENVIRONMENT: Final = re.compile(r"[A-Z_]+=")
 _OPERATORS: Final = frozenset({"&&", "||", "|", ";"})
+_IN_A_CONTAINER: Final = ["docker", "compose", "exec", "-T"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,10 @@ def command_lines(block: Block) -> list[str]:
 
 
 def commands(block: Block) -> Iterator[list[str]]:
-    """The words of each single command: assignments before it left out, pipes and substitutions taken apart."""
+    """The words of each single command: assignments before it left out, pipes and substitutions taken apart.
+
+    What a container is told to run is the command itself.
+    """
     for line in command_lines(block):
         yield from commands_in(line)
 
@@ -114,6 +118,8 @@ def commands_in(line: str) -> Iterator[list[str]]:
             continue
         while command and _ENVIRONMENT.match(command[0]):
             command.pop(0)
+        if command[: len(_IN_A_CONTAINER)] == _IN_A_CONTAINER:
+            del command[: len(_IN_A_CONTAINER) + 1]
         if command:
             yield command
         command = []

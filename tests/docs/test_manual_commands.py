@@ -28,6 +28,7 @@ from tests.docs.manual import (
     OPERATING,
     README,
     ROOT,
+    Block,
     blocks,
     blocks_of,
     command_lines,
@@ -40,6 +41,7 @@ from tests.docs.manual import (
 
 CLI = typer.main.get_command(app)
 SIMULATOR = "http://127.0.0.1:12111"
+IN_THE_IMAGE = "/etc/gateway/gateway.yaml"
 
 
 def verbs(command: Any = CLI, path: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -132,6 +134,11 @@ def test_the_manual_names_every_habit_of_the_makefile_that_a_reader_needs() -> N
     habits = set(re.findall(r"^([a-z.-]+):.*## ", makefile, re.MULTILINE)) - {"clean"}
 
     assert habits <= {words[1] for _, words in mentioned_commands("make")}
+
+
+def blocks_in_section(page: Path, heading: str) -> list[Block]:
+    text = section(page, heading)
+    return [block for block in blocks_of(page) if block.text in text]
 
 
 @pytest.fixture(scope="module")
@@ -251,11 +258,10 @@ def tour_commands(text: str) -> list[str]:
 
 
 def test_the_readmes_tour_is_the_one_that_the_demo_prints(demo: tuple[Config, RouteTable]) -> None:
-    printed = _tour(demo[0], SIMULATOR, "a-token", "an-operator-token")
+    printed = _tour(demo[0], SIMULATOR, "a-token", ("127.0.0.1", 9000))
     told = printed[printed.index("  TOKEN=") : printed.index("The simulated Stripe")]
 
-    tour = section(README, "The 60-second run")
-    shown = [line for block in blocks_of(README) if block.text in tour for line in command_lines(block)]
+    shown = [line for block in blocks_in_section(README, "The 60-second run") for line in command_lines(block)]
     shown = shown[shown.index("make run") + 1 :]
 
     assert tour_commands("\n".join(shown)) == tour_commands(told)
@@ -275,3 +281,31 @@ def test_what_the_readme_says_of_the_compose_file_is_in_it() -> None:
     assert {"gateway", "postgres", "redis", "simulator", "httpbin"} <= set(compose["services"])
     assert compose["services"]["gateway"]["read_only"] is True
     assert "127.0.0.1:8081:8081" in compose["services"]["gateway"]["ports"]
+
+
+def test_what_compose_runs_and_what_the_readme_types_into_it_read_the_same_mounted_gateway_yaml() -> None:
+    import yaml
+
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    for service in ("gateway", "migrate", "simulator"):
+        assert services[service]["volumes"] == [f"./gateway.yaml:{IN_THE_IMAGE}:ro"]
+
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert f"COPY gateway.yaml {IN_THE_IMAGE}\n" in dockerfile
+    assert IN_THE_IMAGE in re.findall(r'"([^"]+)"', dockerfile.partition("\nCMD ")[2])
+
+    typed = [words for block in blocks_in_section(README, "Docker") for words in commands(block)]
+    verbs_typed = [words for words in typed if words[0] == "gateway"]
+    assert verbs_typed
+    assert all(words[words.index("--config") + 1] == IN_THE_IMAGE for words in verbs_typed)
+
+
+def test_every_variable_that_the_docker_section_sets_is_one_that_compose_reads() -> None:
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    lines = [line for block in blocks_in_section(README, "Docker") for line in command_lines(block)]
+    set_for_compose = {
+        name for line in lines if line.endswith("docker compose up") for name in re.findall(r"([A-Z_]+)=", line)
+    }
+
+    assert {"UPSTREAM", "STRIPE_API_BASE", "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET"} <= set_for_compose
+    assert set_for_compose <= set(re.findall(r"\$\{([A-Z_]+)", compose))
