@@ -147,7 +147,7 @@ class Gateway:
             detail = f"{walk.asked().method} {walk.path} needs {missing}; the credential doesn't hold it."
             return await walk.refuse(Reason.SCOPE_MISSING, detail, [(b"www-authenticate", challenge)])
 
-        decision = await self._decide(plan, route, caller.customer)
+        decision = self._despite_outage(route, await self._decide(plan, route, caller.customer))
         walk.tier = decision.standing.tier if decision.standing else None
         if isinstance(decision, Forward):
             return await self._forward(walk, route, caller, decision.standing)
@@ -165,6 +165,17 @@ class Gateway:
         # They were paying when last seen and nobody can say whether they still are: not a 402, and no free pass.
         return Refuse(Reason.ENTITLEMENT_UNAVAILABLE, decision.standing) if decision.unsure else decision
 
+    def _despite_outage(self, route: CompiledRoute, decision: Decision) -> Decision:
+        """The decision, or on a route with `on_unavailable: allow` a Forward where nobody could say what they pay."""
+        if (
+            isinstance(decision, Forward)
+            or decision.reason is not Reason.ENTITLEMENT_UNAVAILABLE
+            or not route.fails_open
+        ):
+            return decision
+        self._telemetry.metrics.fail_open.labels(route.label).inc()
+        return Forward(None)
+
     async def _judge_again(self, one: Open, last_known: Entitlement | None) -> Verdict:
         """The verdict of this moment on an answer under way: its credential, its route as it is now, its customer."""
         lapsed = await self._lapsed(one)
@@ -174,7 +185,8 @@ class Gateway:
             one.plan, one.route = _in_force(self.plan, one)
         if missing_of(one.route.requirement, one.caller) is not None:
             return Refuse(Reason.SCOPE_MISSING)
-        return await self._decide(one.plan, one.route, one.caller.customer, last_known)
+        decision = await self._decide(one.plan, one.route, one.caller.customer, last_known)
+        return self._despite_outage(one.route, decision)
 
     async def _lapsed(self, one: Open) -> Unauthenticated | None:
         """Why its credential is none any more. Keys are asked about, since they can be revoked; a token only has its end."""

@@ -57,6 +57,12 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        self.fail_open = Counter(
+            "gateway_fail_open_total",
+            "Requests let through because a route says on_unavailable: allow, and what the customer pays couldn't be found out.",
+            ("route",),
+            registry=registry,
+        )
         self.unknown_statuses = Counter(
             "gateway_unknown_subscription_statuses_total",
             "Subscriptions met whose status this version does not know; they give no access.",

@@ -113,6 +113,8 @@ def _checks(rules: Rules, question: Question, caller: Caller, verdict: Verdict, 
         yield Check("credential", _held(route.requirement, question.credential))
     if verdict.decision is None:
         return  # nothing was looked up
+    if route.fails_open:
+        yield Check("on_unavailable", "allow: forwarded, too, when it can't be found out what the customer pays")
     yield from _entitlement_checks(rules.ladder, caller, verdict, now)
 
 

@@ -63,6 +63,7 @@ class CompiledRoute:
     rewrite: Rewrite | None = None
     timeouts: Timeouts | None = None
     max_body: int | None = None
+    fails_open: bool = False
 
     def takes(self, body_bytes: int) -> bool:
         """Whether a body of this length is let through."""
@@ -75,7 +76,11 @@ class CompiledRoute:
 
     def asks_as_much_as(self, other: CompiledRoute) -> bool:
         """Whether nobody is let through here whom the other would refuse."""
-        return self.strictness >= other.strictness and self.requirement.narrows_as_much_as(other.requirement)
+        return (
+            self.strictness >= other.strictness
+            and self.requirement.narrows_as_much_as(other.requirement)
+            and (other.fails_open or not self.fails_open)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +274,7 @@ def _both(one: CompiledRoute, other: CompiledRoute) -> CompiledRoute:
     return replace(
         nearer,
         strictness=dearer.strictness,
+        fails_open=one.fails_open and other.fails_open,
         requirement=replace(
             dearer.requirement,
             scopes=tuple(dict.fromkeys(one.requirement.scopes + other.requirement.scopes)),

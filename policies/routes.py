@@ -110,14 +110,18 @@ def compile_routes(config: Config) -> Compilation:
         default=default,
         hosts=MappingProxyType({host: grow(routes) for host, routes in by_host.items() if host is not None}),
         any_host=grow(by_host[None]),
-        # Above all tiers where a route narrows: whoever wins, one that asks for more may have been missed.
-        strictest=max(
-            (MOST_STRICT if one.route.requirement.narrows else one.route.strictness for one in placed if one.guards),
-            default=0,
-        ),
+        strictest=_strictest(placed),
     )
     problems += _laxer_under_another_host(placed, table, config)
     return Compilation(table, tuple(sorted(problems, key=in_order)))
+
+
+def _strictest(placed: list[PlacedRoute]) -> int:
+    """Above all tiers where routes differ in more than these: whoever wins, one that asks for more may have been missed."""
+    guards = [one.route for one in placed if one.guards]
+    if any(route.requirement.narrows for route in guards) or any(one.route.fails_open for one in placed):
+        return MOST_STRICT
+    return max((route.strictness for route in guards), default=0)
 
 
 def _laxer_under_another_host(placed: list[PlacedRoute], table: RouteTable, config: Config) -> Iterator[RouteProblem]:
@@ -201,6 +205,7 @@ def _compile(
             rewrite=rewrite,
             timeouts=route.timeouts.over(config.upstreams[upstream].timeouts),
             max_body=route.max_body,
+            fails_open=route.on_unavailable == "allow" and requirement.access is Access.TIER,
         ),
         pattern,
         is_lenient=is_lenient(route, requirement),

@@ -264,6 +264,7 @@ class Route(Model):
     add_prefix: str | None = None
     timeouts: RouteTimeouts = RouteTimeouts()
     max_body: Size | None = None
+    on_unavailable: Literal["deny", "allow"] = "deny"
     spelling: Literal["exact", "lenient"] | None = None
     outlive_token: Flag = False
 

@@ -38,6 +38,7 @@ def check(draft: Draft, findings: Findings) -> None:
         _holds(draft, index, route, findings)
         _prefixes(draft, index, route, findings)
         _timeouts(draft, index, route, findings)
+        _fails_open(draft, index, route, findings)
     _default(draft, findings)
     _needs_issuers(draft, findings)
     if (
@@ -199,6 +200,16 @@ def _prefixes(draft: Draft, index: int, route: Route, findings: Findings) -> Non
                         mark,
                         f"{shown} can't be cut off the path {quoted(path)}, which doesn't begin with it, segment by segment and literally",
                     )
+
+
+def _fails_open(draft: Draft, index: int, route: Route, findings: Findings) -> None:
+    at = ("routes", index)
+    if route.on_unavailable == "allow" and route.access is not None:
+        findings.warning(
+            "no-effect",
+            draft.positions.key(*at, "on_unavailable"),
+            "'on_unavailable' has no effect here: a route with 'access' never depends on what a customer pays",
+        )
 
 
 def _timeouts(draft: Draft, index: int, route: Route, findings: Findings) -> None:

@@ -323,3 +323,35 @@ async def test_what_is_explained_of_every_option_is_what_is_answered(tmp_path: P
                 challenge = dict(report.answer.headers).get("www-authenticate")
                 assert challenge == answer.headers.get("www-authenticate")
         assert outcomes >= {"forward", "403 scope_missing", "400 bad_path", "413 body_too_large", "402 tier_required"}
+
+
+FAILING_OPEN = """
+  - path: /closed
+    tier: pro
+  - path: /kind
+    tier: pro
+    on_unavailable: allow
+    scopes: [a]
+  - path: /**
+    tier: pro
+    on_unavailable: allow
+"""
+
+
+async def test_only_a_route_that_says_so_lets_somebody_through_when_the_ledger_is_gone(tmp_path: Path) -> None:
+    async with house(tmp_path, stripe=False, routes=FAILING_OPEN) as at:
+        refused(await at.get("/kind", token_for("carol", scope="a")), Reason.TIER_REQUIRED)
+        at.lose_the_ledger()
+        assert (await at.get("/kind", token_for("dave", scope="a"))).status_code == 200
+        assert (at.seen("x-gateway-customer"), at.seen("x-gateway-tier")) == (["dave"], [])
+        assert 'gateway_fail_open_total{route="/kind"} 1.0' in await at.metrics()
+        before = at.visit_count()
+        refused(await at.get("/closed", token_for("dave")), Reason.ENTITLEMENT_UNAVAILABLE)
+        refused(await at.get("/kind", token_for("dave")), Reason.SCOPE_MISSING)
+        refused(await at.get("/kind"), Reason.TOKEN_MISSING)
+        refused(await at.get("/kind", "no-token"), Reason.TOKEN_INVALID)
+        for spelled in ("/CLOSED", "/closed/", "/closed;x", "/closed%20", "/%63losed"):
+            answer = await at.raw_get(spelled, f"Authorization: Bearer {token_for('dave')}")
+            assert answer.status == 503, spelled
+        assert at.visit_count() == before
+        assert (await at.get("/other", token_for("dave"))).status_code == 200

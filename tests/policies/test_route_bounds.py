@@ -49,3 +49,10 @@ def test_a_slip_in_a_bound_is_told_at_its_line(setting: str, code: str) -> None:
     text = HEAD + f"  - path: /a\n    access: public\n    {setting}\n"
     loaded = load(text, file="gateway.yaml", environ={}, read_file=lambda _: "")
     assert [(found.code, found.line) for found in loaded.diagnostics] == [(code, 6)]
+
+
+def test_failing_open_where_nothing_is_looked_up_is_warned_of() -> None:
+    text = HEAD + "  - path: /a\n    access: public\n    on_unavailable: allow\n"
+    loaded = load(text, file="gateway.yaml", environ={}, read_file=lambda _: "")
+    assert [(found.code, found.line, found.column) for found in loaded.diagnostics] == [("no-effect", 6, 5)]
+    assert loaded.config is not None
