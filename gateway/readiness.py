@@ -2,7 +2,7 @@
 
 Not ready means that this process should get no new traffic: it is stopping. Degraded means that it works with less than
 usual; that is still ready, because a ledger that is gone is gone for every replica, and taking them all away would
-refuse the customers that their caches know (DESIGN.md, section 8).
+refuse the customers that their caches know (docs/design.md, section 8).
 """
 
 from __future__ import annotations

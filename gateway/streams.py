@@ -1,4 +1,4 @@
-"""What is open for known customers: who of them is decided again, and when it ends (DESIGN.md, P7).
+"""What is open for known customers: who of them is decided again, and when it ends (docs/design.md, P7).
 
 1. Adding and taking away cost one entry in a set each. Only what is still open a tick later is looked at again at all.
 2. A customer whose answers are long is decided again when something about them changed, at their next edge (on the

@@ -28,7 +28,7 @@ class Caller:
 
 
 def customer_problem(customer: object) -> str | None:
-    """What keeps `customer` from naming a customer, or None: 1 to 255 printable characters (DESIGN.md, section 3)."""
+    """What keeps `customer` from naming a customer, or None: 1 to 255 printable characters (docs/design.md, section 3)."""
     if not isinstance(customer, str):
         return "is not a string"
     if not customer:

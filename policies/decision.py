@@ -1,4 +1,4 @@
-"""Forward or refuse, and why: a pure function of the route, the facts and the time (DESIGN.md, section 4).
+"""Forward or refuse, and why: a pure function of the route, the facts and the time (docs/design.md, section 4).
 
 It must never answer Forward for something it doesn't know: an unknown access level, customer or status is refused (P2).
 """

@@ -1,4 +1,4 @@
-"""Facts → spans → what a customer has at a moment (DESIGN.md, section 5).
+"""Facts → spans → what a customer has at a moment (docs/design.md, section 5).
 
 Access is never stored: it follows from what Stripe last said, the rules and the time. Two halves are always needed, a
 status that pays **and** an end that has not come. Every span is open from the start and closes once, so the tier a

@@ -31,7 +31,7 @@ class SubscriptionFact:
     """One Stripe subscription as last fetched.
 
     `cancel_at` is the planned end that Stripe names. `oldest_open_invoice_at` is the `due_date`, else `created`, of the
-    oldest open invoice, or None when none could be read: past_due grace counts from it (DESIGN.md, section 5).
+    oldest open invoice, or None when none could be read: past_due grace counts from it (docs/design.md, section 5).
 
     The last three are only asked of Stripe where an option of gateway.yaml wants them: the status of the latest invoice,
     None where it is not known, and whether what paid the last paid one was given back, or is disputed.

@@ -19,7 +19,7 @@ MOST_SEGMENTS: Final = 64
 """Deeper patterns are slips; and matching descends one call per segment of a pattern."""
 
 RESERVED: Final = "_gateway"
-"""The first segment of the gateway's own paths, which are never forwarded (DESIGN.md, section 4)."""
+"""The first segment of the gateway's own paths, which are never forwarded (docs/design.md, section 4)."""
 
 _PARAMETER: Final = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
 _HOST: Final = re.compile(

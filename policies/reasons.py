@@ -1,4 +1,4 @@
-"""Every reason the gateway itself answers with: its status, its title, whose fault it is (DESIGN.md, section 4).
+"""Every reason the gateway itself answers with: its status, its title, whose fault it is (docs/design.md, section 4).
 
 One table. An answer whose reason is not in it can't be built, so the table is the whole public vocabulary.
 """

@@ -2,7 +2,7 @@
 
 An event is stored by its id before the 2xx and leaves `pending` only in the transaction that wrote what it announced, so
 a crash at any point loses nothing. An event is a reason to look, never the truth: nothing of its payload is kept here
-but what says where to look (DESIGN.md, section 6).
+but what says where to look (docs/design.md, section 6).
 """
 
 from __future__ import annotations

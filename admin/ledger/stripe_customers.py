@@ -1,7 +1,7 @@
 """Stripe's customers: what was last fetched of each, whose they are, and who may write it.
 
 Two rules. A fetch takes a *ticket* before it asks Stripe and may write only while no newer ticket exists, so an answer
-that lingered can't put back an old truth, and no transaction is open while Stripe thinks (DESIGN.md, section 6.3). And
+that lingered can't put back an old truth, and no transaction is open while Stripe thinks (docs/design.md, section 6.3). And
 links are only added: nothing that Stripe sends moves or removes one; a Stripe customer claimed by two keeps the first,
 and the conflict is recorded.
 """

@@ -1,4 +1,4 @@
-"""The gateway's own endpoints on the public listener (DESIGN.md, section 4).
+"""The gateway's own endpoints on the public listener (docs/design.md, section 4).
 
 It turns outcomes of `admin.stripe` into answers and decides nothing about money or access itself. Who is calling is
 already known: the walk verified the token and put a `Caller` in the scope; without one these routes are not reached.

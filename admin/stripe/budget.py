@@ -1,7 +1,7 @@
 """How many calls Stripe gets from us in a second, and who goes first.
 
 It decides the order in which waiting calls are let out: someone at checkout or at a request, then cancellations, then
-other webhooks, then edges that passed without news, then the nightly diff (DESIGN.md, section 6.5). It must never let a
+other webhooks, then edges that passed without news, then the nightly diff (docs/design.md, section 6.5). It must never let a
 call out that nobody waits for any more, and never start a task of its own.
 """
 

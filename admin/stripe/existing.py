@@ -1,6 +1,6 @@
 """What somebody who wants a tier already has: a pure choice, made before any Checkout session.
 
-One subscription that is not `canceled`, `incomplete` or `incomplete_expired` means no second one (DESIGN.md, section
+One subscription that is not `canceled`, `incomplete` or `incomplete_expired` means no second one (docs/design.md, section
 4). It decides what happens instead, and must never answer `Nothing` while there is such a subscription.
 """
 

@@ -2,7 +2,7 @@
 
 It decides what a customer may do there: pay, change the card, cancel at the period's end, and move between the prices
 that are on sale. It must never hand out the bare portal to anybody but an authenticated customer; a pay link only
-leads to the confirmation of one change (DESIGN.md, section 4).
+leads to the confirmation of one change (docs/design.md, section 4).
 """
 
 from __future__ import annotations

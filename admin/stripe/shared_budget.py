@@ -28,7 +28,7 @@ CALLS_AT_ONCE: Final = 7.0
 
 LOOKS_PER_SECOND: Final = 4.0
 LOOKS_AT_ONCE: Final = 1.0
-"""Together the five live checks in a second of DESIGN.md, section 6.6."""
+"""Together the five live checks in a second of docs/design.md, section 6.6."""
 
 ALONE_SHARE: Final = 0.2
 """Of the pace that all have together, for a process that can't ask the ledger: five of them stay within it."""

@@ -1,7 +1,7 @@
 """Brings one Stripe customer's facts in the ledger up to what Stripe says: ticket, fetch, write.
 
 No transaction is open while Stripe thinks: the ticket is one, the write is another, and it happens only if no newer
-ticket exists (DESIGN.md, section 6.3). Joining a run that hasn't begun saves double work and is never needed to be
+ticket exists (docs/design.md, section 6.3). Joining a run that hasn't begun saves double work and is never needed to be
 right. It must never let a caller that gave up take a run down with it, nor a cache that is out of reach fail a sync.
 """
 

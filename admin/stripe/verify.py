@@ -1,7 +1,7 @@
 """Verify before refusing: one live look at Stripe where the facts behind a 402 may be stale.
 
 It decides whether a look is worth making now: per customer one in 30 s, five a second over all, two seconds each, and
-never two of one customer at a time (DESIGN.md, section 6.6). It must never answer `Verified` for a look that was not
+never two of one customer at a time (docs/design.md, section 6.6). It must never answer `Verified` for a look that was not
 finished, nor keep a caller longer than those two seconds, nor at all where so many wait that the turn can't come.
 """
 

@@ -1,7 +1,7 @@
 """Receives what Stripe sends: verify, store, acknowledge, and try at once to act on it.
 
 It decides the status that Stripe sees. A 2xx is given only once the event is stored; anything wrong with the request is
-a 400; a ledger that can't be reached is a 503, so that Stripe delivers again (DESIGN.md, section 6). It must never let
+a 400; a ledger that can't be reached is a 503, so that Stripe delivers again (docs/design.md, section 6). It must never let
 a body or a header raise.
 """
 

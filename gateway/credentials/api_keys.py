@@ -1,6 +1,6 @@
 """Whose an API key is: known again from memory at once, otherwise looked up in the ledger, many at a time.
 
-It decides how long what the ledger said of a key is believed. Rules, as for entitlements (DESIGN.md, section 7):
+It decides how long what the ledger said of a key is believed. Rules, as for entitlements (docs/design.md, section 7):
 
 1. A remembered key serves as long as the ledger's changes are followed, because a revocation would have been heard of.
    While they aren't, it is confirmed with the ledger at most once a second, and when that is gone serves for `max_stale`.

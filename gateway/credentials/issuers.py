@@ -157,7 +157,7 @@ def _single(name: str, key: VerificationKey | Flaw, entry: schema.Issuer) -> Key
 
 
 def _overlaps(auth: schema.Auth, compiled: list[IssuerRules]) -> list[IssuerProblem]:
-    """Two issuers' `sub: 42` are two people unless gateway.yaml says otherwise (DESIGN.md, section 3)."""
+    """Two issuers' `sub: 42` are two people unless gateway.yaml says otherwise (docs/design.md, section 3)."""
     return [
         IssuerProblem(
             later,

@@ -1,4 +1,4 @@
-"""How long an answer may be remembered, in memory and in Redis alike (DESIGN.md, section 7).
+"""How long an answer may be remembered, in memory and in Redis alike (docs/design.md, section 7).
 
 Decides ages, never access: access ends by itself, because it is computed from the time at each request.
 """

@@ -1,4 +1,4 @@
-"""What a customer is entitled to, looked up: memory, then Redis, then SQL (DESIGN.md, sections 7 and 8).
+"""What a customer is entitled to, looked up: memory, then Redis, then SQL (docs/design.md, sections 7 and 8).
 
 Decides whose answer is believed and for how long, never what it means: access follows from the facts and the time.
 

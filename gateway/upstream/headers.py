@@ -187,7 +187,7 @@ def inbound_response_headers(raw: Iterable[Header]) -> list[Header]:
 def identity_headers(
     customer: str, *, tier: str | None, features: Iterable[str], status: str | None, quantity: int | None = None
 ) -> list[Header]:
-    """Who the caller is, for the upstream. What isn't known is left out (DESIGN.md, section 7).
+    """Who the caller is, for the upstream. What isn't known is left out (docs/design.md, section 7).
 
     Header values are Latin-1 at best, and a customer's name may hold any printable character: everything but visible
     ASCII, and `%` itself, goes percent-encoded as UTF-8 (as in RFC 8187), so that decoding once gives the name back.

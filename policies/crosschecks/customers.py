@@ -1,4 +1,4 @@
-"""Whether the customers of two issuers can be one: two issuers' ``sub: 42`` are two people (DESIGN.md, section 3).
+"""Whether the customers of two issuers can be one: two issuers' ``sub: 42`` are two people (docs/design.md, section 3).
 
 `{iss}` is a constant of its issuer, so what every customer of an issuer begins and ends with is known at load.
 """

@@ -1,4 +1,4 @@
-"""What callers see while something is down (DESIGN.md, section 8), on real processes with a real Redis and PostgreSQL.
+"""What callers see while something is down (docs/design.md, section 8), on real processes with a real Redis and PostgreSQL.
 
 Known customers go on; nobody gets a free pass; nobody is told to pay because we don't know.
 """

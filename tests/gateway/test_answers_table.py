@@ -17,7 +17,7 @@ from policies.reasons import ANSWERS, Reason
 from policies.requirement import Access, Requirement
 from policies.signed import Claim, Purpose, verify
 
-# DESIGN.md, section 4, word for word: what stands there is what there is.
+# docs/design.md, section 4, word for word: what stands there is what there is.
 TABLE = {
     400: {"bad_path", "bad_request"},
     408: {"request_timeout"},

@@ -1,4 +1,4 @@
-"""Every refusal of the walk, over real sockets: its status, reason, headers and shape (DESIGN.md, section 4)."""
+"""Every refusal of the walk, over real sockets: its status, reason, headers and shape (docs/design.md, section 4)."""
 
 from __future__ import annotations
 

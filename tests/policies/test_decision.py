@@ -1,4 +1,4 @@
-"""Which answer, and which reason for a refusal (DESIGN.md, section 4)."""
+"""Which answer, and which reason for a refusal (docs/design.md, section 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DESIGN.md, section 5, line by line: the table, its edges, and properties that hold for any facts."""
+"""docs/design.md, section 5, line by line: the table, its edges, and properties that hold for any facts."""
 
 from __future__ import annotations
 

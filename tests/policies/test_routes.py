@@ -17,7 +17,7 @@ EXAMPLE = (
     route("/v1/reports/{id}", tier="pro"),
     route("/v1/export/**", methods=("POST",), tier="pro", features=("export",), upstream="api"),
 )
-"""The routes of DESIGN.md, section 3."""
+"""The routes of docs/design.md, section 3."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Keys that are fetched: rotation, removal, outages and floods, against a real server (A20, A21; DESIGN.md, section 8)."""
+"""Keys that are fetched: rotation, removal, outages and floods, against a real server (A20, A21; docs/design.md, section 8)."""
 
 from __future__ import annotations
 
