@@ -1,4 +1,4 @@
-"""What we read of Stripe's objects, from any API version since 2020 (facts/stripe.md, section 1.2).
+"""What we read of Stripe's objects, from any API version since 2020.
 
 It decides where a field lives: the period on the item (2025-03-31 and later) or on the subscription, `price` or `plan`,
 a customer as id, as object or as account. It must never do I/O, and never raise on what Stripe, or someone who claims to

@@ -1,7 +1,7 @@
 """Whether a webhook's body was signed by Stripe, just now, with one of our secrets.
 
 It decides on the raw bytes alone, and must never decode or parse them first, nor raise on anything a stranger can send.
-The SDK's own check does both, takes one secret, and believes a signature from tomorrow (facts/stripe.md, section 3).
+The SDK's own check does both, takes one secret, and believes a signature from tomorrow.
 """
 
 from __future__ import annotations
