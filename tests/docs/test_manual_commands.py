@@ -289,6 +289,7 @@ def test_what_compose_runs_and_what_the_readme_types_into_it_read_the_same_mount
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
     for service in ("gateway", "migrate", "simulator"):
         assert services[service]["volumes"] == [f"./gateway.yaml:{IN_THE_IMAGE}:ro"]
+        assert services[service]["env_file"] == [".env"]  # a gateway.yaml of one's own names variables of one's own
 
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert f"COPY gateway.yaml {IN_THE_IMAGE}\n" in dockerfile
