@@ -95,7 +95,7 @@ stripe_customers = Table(
     metadata,
     *_pair(),
     Column("id", Text, primary_key=True),
-    Column("customer", Text, ForeignKey("customers.customer"), index=True),
+    Column("customer", Text, ForeignKey("customers.customer")),
     Column("linked_by", Text),
     Column("conflict_customer", Text),
     # The last ticket handed out, and the one whose result is in `facts`.
@@ -107,6 +107,9 @@ stripe_customers = Table(
     Column("deleted", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", BigInteger, nullable=False),
     Column("features", Text, nullable=False, server_default=text("'[]'")),
+    # Account and mode stand first in every index beside a key that begins with them, and all that a query compares
+    # follows: without statistics SQLite takes whichever index has the most columns, and would read the whole account.
+    Index("ix_stripe_customers_owner", "account", "livemode", "customer"),
 )
 
 inbox = Table(
@@ -131,7 +134,8 @@ inbox = Table(
     Column("doubted_at", BigInteger),
     Column("error", Text, nullable=False, server_default=text("''")),
     Index("uq_inbox_event", "account", "livemode", "event_id", unique=True),
-    Index("ix_inbox_due", "status", "next_attempt_at"),
+    Index("ix_inbox_due", "account", "livemode", "status", "next_attempt_at"),
+    Index("ix_inbox_waiting", "account", "livemode", "status", "stripe_customer"),
     Index("ix_inbox_stripe_customer", "account", "livemode", "stripe_customer"),
     Index("ix_inbox_snapshot_event", "account", "livemode", "snapshot_event"),
     sqlite_autoincrement=True,
