@@ -31,7 +31,9 @@ def run(config: Annotated[Path, ConfigOption] = Path("gateway.yaml")) -> None:
 
 
 def simulator(
-    listen: Annotated[str, typer.Option(help="Where the simulated Stripe listens.")] = "127.0.0.1:12111",
+    listen: Annotated[
+        str | None, typer.Option(help="Where the simulated Stripe listens; by default where gateway.yaml looks for it.")
+    ] = None,
     webhook: Annotated[str | None, typer.Option(help="Where its events go; by default the gateway's webhook.")] = None,
     public_url: Annotated[
         str | None, typer.Option("--public-url", help="How a browser reaches it, where that is another address.")

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from admin.simulator import Simulator
 from admin.stripe.account import simulator_address
-from admin.stripe.client import SIMULATOR_KEY_PREFIX
+from admin.stripe.client import SIMULATOR_BASE, SIMULATOR_KEY_PREFIX
 from gateway.bootstrap import CannotStart
 from gateway.console import fail
 from gateway.credentials import MintProblem, mint_development_token
@@ -70,9 +70,10 @@ def _free_place() -> tuple[str, int]:
 
 
 async def run_simulator(
-    config: Config, listen: str, webhook: str | None, public_url: str | None = None
+    config: Config, listen: str | None, webhook: str | None, public_url: str | None = None
 ) -> CannotStart | None:
     """A simulated Stripe that sells the tiers of `config`, until it is stopped."""
+    listen = listen or urlsplit(simulator_address(config.billing.stripe) or SIMULATOR_BASE).netloc
     stop = Stop()
     with stop.on_signals():
         async with serving_simulator(config, listen, webhook, stop, public_url) as started:
