@@ -42,7 +42,7 @@ def with_issuers(*issuers: str) -> str:
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:80", "[::]:8080", "[::1]:65535", "localhost:0", "gateway.internal:8080"])
 def test_an_address_to_listen_on_is_host_and_port(listen: str) -> None:
-    assert codes(f"{PUBLIC}server: {{listen: '{listen}'}}\n") == []
+    assert codes(f"{PUBLIC}server: {{listen: '{listen}', public_url: 'https://api.test'}}\n") == []
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,12 @@ def test_anything_else_is_no_address_to_listen_on(listen: str) -> None:
     ],
 )
 def test_the_two_listeners_must_not_take_one_port(listen: str, operator: str, expected: list[str]) -> None:
-    assert codes(f"{PUBLIC}server: {{listen: '{listen}', operator: '{operator}'}}\n") == expected
+    listeners = f"listen: '{listen}', operator: '{operator}'"
+    assert codes(f"{PUBLIC}server: {{public_url: 'https://api.test', {listeners}}}\n") == expected
 
 
 def test_the_default_of_one_listener_counts_against_the_other() -> None:
-    assert codes(f"{PUBLIC}server: {{listen: '127.0.0.1:8081'}}\n") == ["same-address"]
+    assert codes(f"{PUBLIC}server: {{listen: '127.0.0.1:8081', public_url: 'https://api.test'}}\n") == ["same-address"]
 
 
 @pytest.mark.parametrize(
