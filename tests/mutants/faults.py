@@ -1,4 +1,4 @@
-"""The faults that are planted: each mistake that others have made (facts/stripe.md, 2.5) and each wrong reading of section 5
+"""The faults that are planted: each mistake that others have made and each wrong reading of section 5
 that came to mind, as a change of the product's source.
 
 A mutant that no longer applies is an error of this list: the text it replaces must occur exactly once.

@@ -18,7 +18,7 @@ from admin.stripe.envelope import Envelope, read_envelope
 from admin.stripe.reconcile import CaughtUp
 from admin.stripe.webhook import Reception, inbox_event
 from tests.admin.stripe.scenario import ENTERPRISE, FREE, PRO, TEAM, WAYS, Scenario
-from tests.campaign.house import BASE, DAY, HOUR, SECRET, opened_house
+from tests.campaign.house import BASE, BEGINNING, DAY, HOUR, SECRET, opened_house
 from tests.campaign.inline_sqlite import statements_run_inline
 from tests.campaign.wires import Shape
 from tests.support.ledgers import fresh_sqlite
@@ -580,3 +580,18 @@ async def test_items_that_stripe_leaves_out_of_the_list_count(row: Scenario) -> 
     await row.subscribe("price_extra", **many)
     await row.deliver()
     await row.opens(ENTERPRISE)
+
+
+async def test_an_end_that_is_planned_within_the_grace_ends_the_grace(row: Scenario) -> None:
+    subscription = await row.subscribe()
+    end = row.ends_at(subscription)
+    row.until(end - DAY)
+    await row.card("fails")
+    await row.do("POST", f"/v1/subscriptions/{subscription}", cancel_at=str(int(BEGINNING + end + DAY)))
+    row.until(end + 2 * HOUR)
+    await row.deliver()
+    assert row.book(subscription).status == "past_due"
+    row.until(end + DAY - 1)
+    await row.opens(PRO)
+    row.until(end + DAY)
+    await row.opens(FREE)
