@@ -174,7 +174,9 @@ def test_explain_knows_a_key_of_the_ledger_as_the_gateway_does(tmp_path: Path) -
     (key,) = [word for word in made.stdout.split() if word.startswith("gw_")]
 
     for given in (("--token", key), ("--header", f"X-API-Key: {key}")):
-        assert explained(config, "GET", "/v1/reports/7", *given)["who"] == "the customer alice, whom the credential names"
+        assert (
+            explained(config, "GET", "/v1/reports/7", *given)["who"] == "the customer alice, whom the credential names"
+        )
     assert explained(config, "GET", "/v1/x", "--token", key[:-1] + "x")["outcome"] == "401 token_invalid"
 
 
