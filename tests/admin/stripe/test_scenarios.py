@@ -411,6 +411,22 @@ async def test_37_an_end_during_days_of_outage_is_found_by_the_first_reading(row
     await row.opens(FREE)
 
 
+async def test_an_end_that_a_hundred_later_events_have_buried_is_found_as_well(row: Scenario) -> None:
+    subscription = await row.subscribe("price_pro_yearly")
+    await row.deliver()
+    await row.house.reconcile()
+    row.until(DAY)
+    await row.do("DELETE", f"/v1/subscriptions/{subscription}")
+    for _ in range(120):
+        await row.do("POST", "/v1/customers")
+    row.lose_mail()
+    assert isinstance(await row.house.events.run_once(), CaughtUp)
+    row.until(DAY + 60)
+    while await row.house.worker.run_once():
+        pass
+    await row.opens(FREE)
+
+
 async def test_past_due_through_three_periods_has_one_grace_and_not_three(row: Scenario) -> None:
     await row.do("POST", "/_sim/settings", after_final_failure="past_due")
     subscription = await row.subscribe("price_team_weekly")
