@@ -101,7 +101,8 @@ def fits(pattern: list[str], path: list[str]) -> bool:
     return (is_parameter or pattern[0] == path[0]) and fits(pattern[1:], path[1:])
 
 
-def pieces_of(path: str) -> list[str]:
+def pieces_of(path: str | None) -> list[str]:
+    assert path is not None  # these tables have one path a route
     return path.split("/")[1:]
 
 

@@ -230,10 +230,9 @@ def test_ids_can_not_leave_their_segment() -> None:
 
 async def test_the_last_call_without_an_answer_is_remembered_until_one_has_an_answer(upstream: Upstream) -> None:
     async with stripe_at(upstream) as gateway:
-        assert gateway.trouble is None
         upstream.will(503, {"error": {"message": "down"}})
         assert isinstance(await gateway.get("/v1/account", priority=Priority.CUSTOMER), StripeUnavailable)
-        assert gateway.trouble is not None
+        assert gateway.trouble
         upstream.answers.clear()
         upstream.will(404, {"error": {"code": "resource_missing", "message": "no such thing"}})
         assert isinstance(await gateway.get("/v1/prices/x", priority=Priority.CUSTOMER), StripeRefused)
