@@ -204,6 +204,7 @@ class Billing:
             subscription.pending_update = None
         if pending is not None and self.store.invoices[pending.invoice].status == "open":
             self.invoicing.void(self.store.invoices[pending.invoice])
+            self.follow_invoices(subscription)  # a void invoice counts no more: the one before it tells the status
 
     # Ending and pausing
 

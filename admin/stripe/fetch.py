@@ -154,7 +154,9 @@ async def _own(gateway: StripeGateway, stripe_customer: str, priority: Priority)
     return Failed(customer.detail, unavailable=False) if isinstance(customer, Malformed) else customer
 
 
-async def _whole(gateway: StripeGateway, source: Json, priority: Priority, wanted: Wanted) -> ReadSubscription | Failed:
+async def _whole(
+    gateway: StripeGateway, source: Json, priority: Priority, wanted: Wanted, *, is_second_look: bool = False
+) -> ReadSubscription | Failed:
     subscription = read_subscription(source)
     if isinstance(subscription, Malformed):
         return Failed(subscription.detail, unavailable=False)
@@ -171,6 +173,14 @@ async def _whole(gateway: StripeGateway, source: Json, priority: Priority, wante
         invoices = await open_invoices(gateway, subscription_id, priority)
         if isinstance(invoices, StripeUnavailable):
             return failed(invoices)
+        if not isinstance(invoices, StripeRefused) and not invoices and not is_second_look:
+            # Owing and yet nothing owed: most likely it was paid between the two answers. Kept, that would refuse a payer
+            # until something else is heard of them.
+            again = await gateway.get(path("subscriptions", subscription_id), priority=priority)
+            if isinstance(again, StripeUnavailable):
+                return failed(again)
+            if not isinstance(again, StripeRefused):
+                return await _whole(gateway, again, priority, wanted, is_second_look=True)
         # Refused, such as by a restricted key: no readable open invoice, and grace counts from the unpaid period.
         if not isinstance(invoices, StripeRefused) and invoices:
             since = invoices[0].owed_since

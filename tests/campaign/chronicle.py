@@ -37,6 +37,8 @@ class Chronicle:
 
     def keep(self) -> None:
         """The step is over: nobody could look in between, from now on anybody can."""
+        # A page leaves what it made due at this very second to whoever calls next.
+        self._world.schedule.catch_up()
         for payer in sorted(self._touched):
             for subscription in self._world.store.subscriptions_of(payer):
                 self._note_sale(subscription)
@@ -75,8 +77,10 @@ class Chronicle:
         self._touched.add(invoice.customer)
         self.oracle.agreed(invoice.subscription, invoice.customer)
         match kind:
+            case "invoice.created":
+                self.oracle.drafted(invoice.subscription, invoice.id, invoice.created)
             case "invoice.finalized":
-                self.oracle.billed(invoice.subscription, invoice.id, invoice.created, invoice.due_date)
+                self.oracle.billed(invoice.subscription, invoice.id, invoice.due_date)
             case "invoice.paid":
                 self.oracle.paid(invoice.subscription, invoice.id)
             case "invoice.voided":

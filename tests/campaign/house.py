@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -292,10 +293,16 @@ def in_a_hurry() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def opened_house(url: str) -> AsyncIterator[House]:
-    """A house over a migrated ledger."""
+async def opened_house(url: str, ids: random.Random | None = None) -> AsyncIterator[House]:
+    """A house over a migrated ledger. Stripe's ids come from `ids`, so that a seed makes the same world again."""
+    source = ids or random.Random(0)
     clock = Clock()
-    simulator = Simulator(wall_clock=clock, webhook=[(f"{BASE}/webhook", SECRET)], public_base=BASE)
+    simulator = Simulator(
+        wall_clock=clock,
+        webhook=[(f"{BASE}/webhook", SECRET)],
+        public_base=BASE,
+        token=lambda: f"{source.getrandbits(96):024x}",
+    )
     simulator.seed(OFFERS)
     mail: list[Event] = []
 

@@ -62,11 +62,11 @@ class Trust(Enum):
 
 @dataclass(slots=True)
 class Bill:
-    """What is owed since `dated`, or payable until `due`. `counts` once it is final and not void."""
+    """What is owed since `dated`, or payable until `due`. A draft is owed by nobody yet."""
 
     dated: int
-    due: int | None
-    state: Literal["open", "paid", "void", "written off"] = "open"
+    due: int | None = None
+    state: Literal["draft", "open", "paid", "void", "written off"] = "draft"
 
 
 @dataclass(slots=True)
@@ -78,6 +78,7 @@ class Agreement:
     bought: tuple[Bought, ...] = ()
     planned_end: int | None = None
     bills: dict[str, Bill] = field(default_factory=dict)
+    """In the order in which they were made: the newest decides, also where an older one became final after it."""
 
 
 class Oracle:
@@ -101,9 +102,14 @@ class Oracle:
         known = self._agreements[agreement]
         known.bought, known.planned_end = bought, planned_end
 
-    def billed(self, agreement: str, bill: str, dated: int, due: int | None) -> None:
-        """A final bill went out."""
-        self._agreements[agreement].bills[bill] = Bill(dated, due)
+    def drafted(self, agreement: str, bill: str, dated: int) -> None:
+        """A bill was made, and may still change."""
+        self._agreements[agreement].bills[bill] = Bill(dated)
+
+    def billed(self, agreement: str, bill: str, due: int | None) -> None:
+        """The bill is final and went out."""
+        known = self._agreements[agreement].bills[bill]
+        known.due, known.state = due, "open"
 
     def paid(self, agreement: str, bill: str) -> None:
         """The money came."""
@@ -174,7 +180,7 @@ class Oracle:
         return None
 
     def _forgive(self, known: Agreement) -> None:
-        counting = [bill for bill in known.bills.values() if bill.state != "void"]
+        counting = [bill for bill in known.bills.values() if bill.state not in ("draft", "void")]
         settled = not counting or counting[-1].state != "open"
         if settled and known.trust in (Trust.BEHIND, Trust.GIVEN_UP):
             known.trust = Trust.GOOD
