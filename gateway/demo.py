@@ -89,7 +89,9 @@ async def serving_simulator(
     config: Config, listen: str, webhook: str | None, stop: Stop, public_url: str | None = None
 ) -> AsyncIterator[Simulator | CannotStart]:
     """The simulator on its own listener."""
-    bound = bind(listen, "--listen", "set STRIPE_API_BASE to another http://127.0.0.1:PORT for both sides")
+    bound = bind(
+        listen, "--listen", "choose another with --listen, or STRIPE_API_BASE=http://127.0.0.1:PORT for both sides"
+    )
     if isinstance(bound, CannotListen):
         yield CannotStart(bound.detail)
         return

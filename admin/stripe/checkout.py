@@ -128,7 +128,9 @@ class CheckoutDesk:
         if isinstance(offer, NotForSale):
             ladder = self._ladder()
             rank = ladder.rank(tier)
-            if rank >= 0 and ladder.sold[rank] and not self._catalog.has_asked(tier):
+            is_sold = rank >= 0 and ladder.sold[rank]
+            may_be_offered = not self._catalog.offers_for(tier) or interval is not None
+            if is_sold and may_be_offered and not self._catalog.has_asked(tier):
                 return BillingUnavailable("what this tier sells has not been asked yet", retry_after=2)
             return offer
         wish = _Wish(customer, offer, self._ladder().rank(tier), success_url, cancel_url, return_url)

@@ -169,9 +169,10 @@ class TestReturn:
     """The browser comes back: only with a state that we signed and a session that we made."""
 
     async def test_without_a_state_it_says_nothing_about_anyone(self, at: House) -> None:
-        answer = await at.get("/_gateway/return?session_id=cs_test_1")
+        answer = await at.get("/_gateway/return")
         assert answer.status_code == 200
         assert "You now have" not in answer.text
+        assert (await at.get("/_gateway/return?session_id=cs_test_1")).status_code == 400
 
     async def test_a_state_that_we_did_not_sign_is_a_400(self, at: House) -> None:
         for state in (

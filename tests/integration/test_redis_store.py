@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from gateway.entitlements.lifetimes import Lifetimes
 from gateway.entitlements.redis import Down, EntitlementPublisher, Held, Keys, RedisEntitlements, open_redis
-from policies.facts import CustomerFacts, encode
+from policies.facts import FACTS_FORMAT, CustomerFacts, encode
 from tests.support.ledger_stub import granted, nothing
 from tests.support.redis_server import running_redis_url
 
@@ -128,7 +128,7 @@ async def test_an_entry_lives_until_its_edge_and_its_guard_for_the_longest_time(
         b"\xff\xfe\x00",
         b"[" * 100_000,
         encode(granted("cus_1", 5))[:-7],
-        encode(granted("cus_1", 5)).replace(b'"format":1', b'"format":2'),
+        encode(granted("cus_1", 5)).replace(b'"format":%d' % FACTS_FORMAT, b'"format":%d' % (FACTS_FORMAT + 1)),
         encode(granted("cus_1", 5)).replace(b'"version":5', b'"version":"5"'),
         encode(granted("cus_1", 5)).replace(b'"version":5', b'"version":1' + b"0" * 400),
         encode(granted("cus_1", 5)).replace(b'"grants":[', b'"grants":["x",'),
