@@ -22,8 +22,10 @@ from gateway.upstream.answer import AnswerReader
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.upstream.request_head import RequestHead
     from gateway.upstream.target import Target
 
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 _BODY_BUFFER_BYTES: Final = 64 * 1024
 """Above it nothing more is read from the upstream until the caller has taken what is there."""
 
@@ -33,6 +35,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_bound",
+        "_in_chunks",
         "_incoming",
         "_loop",
         "_news",
@@ -52,6 +55,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._incoming: select.poll | None = None
         self._on_loss: Callable[[UpstreamConnection], None] | None = None
+        self._in_chunks = False
         self._reading_paused = False
         self._news: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -95,14 +99,23 @@ class UpstreamConnection(asyncio.Protocol):
 
     # What an exchange asks for.
 
-    def begin(self, head: bytes, *, to_head: bool) -> AnswerReader:
+    def begin(self, head: RequestHead, authority: bytes) -> AnswerReader:
         """Send the head of a request; the reader returned reads its answer."""
         self._on_loss = None
-        self.reader = reader = AnswerReader(to_head=to_head)
+        self._in_chunks = head.length is None
+        self.reader = reader = AnswerReader(to_head=head.to_head)
         if self.lost:
             reader.finish()
-        self.write(head)
+        self.write(head.bytes_for(authority))
         return reader
+
+    def write_body(self, piece: bytes, *, last: bool) -> None:
+        """Send a piece of the request's body, framed as its head said."""
+        if not self._in_chunks:
+            self.write(piece)
+            return
+        chunk = (b"%x\r\n" % len(piece), piece, b"\r\n") if piece else ()
+        self.write(*chunk, _LAST_CHUNK if last else b"")
 
     def write(self, *parts: bytes) -> None:
         """Send these bytes, unless nobody is there any more to get them: a reset is known before `connection_lost` tells of it."""

@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from gateway.upstream.connection import UpstreamConnection, connect
 from gateway.upstream.headers import inbound_response_headers
 from gateway.upstream.outcome import (
     DEPARTURE_KEY,
@@ -37,14 +36,13 @@ from policies.reasons import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from gateway.upstream.answer import AnswerReader
+    from gateway.upstream.carrier import Answer, Carrier
     from gateway.upstream.outcome import Receive, Scope, Send
     from gateway.upstream.places import Places, Ticket
     from gateway.upstream.pool import Pool
     from gateway.upstream.request_head import RequestHead
     from policies.schema import Timeouts
 
-_LAST_CHUNK: Final = b"0\r\n\r\n"
 _QUEUE_FULL: Final = UpstreamFailure(
     Reason.OVERLOADED, "The upstream has as many requests under way as it may have.", "the queue is full"
 )
@@ -94,8 +92,8 @@ class Exchange:
         self._send = send
         self._tell_of_departure: Callable[[Callable[[], None] | None], None] | None = scope.get(DEPARTURE_KEY)
         self._ticket: Ticket | None = None
-        self._connecting: asyncio.Task[UpstreamConnection] | None = None
-        self._connection: UpstreamConnection | None = None
+        self._connecting: asyncio.Task[Carrier] | None = None
+        self._connection: Carrier | None = None
         self._pump: asyncio.Task[None] | None = None
         self._pump_error: BaseException | None = None
         self._uploading = False
@@ -180,7 +178,7 @@ class Exchange:
             pool.put_back(connection)
         self._places.give_back(pool)
 
-    def _may_repeat(self, connection: UpstreamConnection, outcome: Outcome) -> bool:
+    def _may_repeat(self, connection: Carrier, outcome: Outcome) -> bool:
         """Whether a connection that had rested was at its end, and the request does no harm if it was read after all."""
         return (
             isinstance(outcome, UpstreamFailure)
@@ -190,17 +188,16 @@ class Exchange:
             and connection.reader.untouched
         )
 
-    def _judge(self, pool: Pool, connection: UpstreamConnection, outcome: Outcome) -> None:
+    def _judge(self, pool: Pool, connection: Carrier, outcome: Outcome) -> None:
         """What this says of the target. An upstream that ends before a slow caller's body does has done nothing wrong."""
         if isinstance(outcome, Forwarded):
             pool.standing.succeeded()
         elif not isinstance(outcome, CallerLeft) and (connection.timed_out or not self._uploading):
             pool.standing.failed(self._loop.time(), at_connecting=False)
 
-    async def _open(self, pool: Pool) -> UpstreamConnection | UpstreamFailure | None:
+    async def _open(self, pool: Pool) -> Carrier | UpstreamFailure | None:
         """A connection, why there is none, or None when the caller left meanwhile."""
         target = pool.target
-        pool.make_room()
         task = self._loop.create_task(self._dial(pool))
         self._connecting = task
         try:
@@ -227,14 +224,14 @@ class Exchange:
             self._connecting = None
         return connection
 
-    async def _dial(self, pool: Pool) -> UpstreamConnection:
+    async def _dial(self, pool: Pool) -> Carrier:
         async with asyncio.timeout(self._timeouts.connect):
-            return await connect(self._loop, pool.target)
+            return await pool.open()
 
-    async def _converse(self, connection: UpstreamConnection, pool: Pool) -> Outcome:
+    async def _converse(self, connection: Carrier, pool: Pool) -> Outcome:
         head = self._head
         began_at = self._loop.time()
-        reader = connection.begin(head.bytes_for(pool.target.authority), to_head=head.to_head)
+        reader = connection.begin(head, pool.target.authority)
         if head.length != 0:
             self._uploading = True
             self._start_pump(self._upload(connection))
@@ -265,7 +262,7 @@ class Exchange:
             status, self._bytes_sent, self._bytes_received, seconds_to_head, failure.reason, failure.cause
         )
 
-    async def _send_body(self, connection: UpstreamConnection, reader: AnswerReader) -> bool:
+    async def _send_body(self, connection: Carrier, reader: Answer) -> bool:
         """Whether the caller is still there when the answer is complete or broken. Time spent on a slow caller doesn't count."""
         while not self._left:
             body = reader.take_body()
@@ -281,7 +278,7 @@ class Exchange:
                 await connection.news(self._timeouts.idle)
         return not self._left
 
-    async def _upload(self, connection: UpstreamConnection) -> None:
+    async def _upload(self, connection: Carrier) -> None:
         """Hand the body on at the upstream's pace."""
         to_come = self._head.length
         while self._uploading:
@@ -296,12 +293,8 @@ class Exchange:
                 to_come -= len(body)
                 if to_come < 0 or (to_come and not more):  # on a shared connection it would run into the next request
                     raise RuntimeError("The body of the request is not as long as its Content-Length")
-                connection.write(body)
-            elif body:
-                connection.write(b"%x\r\n" % len(body), body, b"\r\n")
+            connection.write_body(body, last=not more)
             if not more:
-                if to_come is None:
-                    connection.write(_LAST_CHUNK)
                 self._uploading = False
                 self._answer_due_at = self._loop.time() + self._timeouts.response
                 connection.bound_wait(self._timeouts.response)
@@ -344,7 +337,7 @@ class Exchange:
         return CallerLeft(self._answer_status, self._bytes_sent, self._bytes_received)
 
 
-def _failure(connection: UpstreamConnection, reader: AnswerReader) -> UpstreamFailure:
+def _failure(connection: Carrier, reader: Answer) -> UpstreamFailure:
     cause = reader.problem or "the answer ended early"
     if connection.timed_out:
         return UpstreamFailure(Reason.UPSTREAM_TIMEOUT, "The upstream did not answer in time.", cause)
@@ -356,6 +349,6 @@ def _being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _abort_result(task: asyncio.Task[UpstreamConnection]) -> None:
+def _abort_result(task: asyncio.Task[Carrier]) -> None:
     if not task.cancelled() and task.exception() is None:
         task.result().abort()

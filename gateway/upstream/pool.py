@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.upstream.ageing import Ageing
 from gateway.upstream.balancer import Standing
+from gateway.upstream.connection import UpstreamConnection, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.deadline import Timers
-    from gateway.upstream.connection import UpstreamConnection
+    from gateway.upstream.carrier import Carrier
     from gateway.upstream.target import Target
 
 SETTLING_SECONDS: Final = 0.05
@@ -60,7 +61,7 @@ class Pool:
         """How many connections wait to be used again."""
         return len(self._idle) + len(self._settling)
 
-    def take(self) -> UpstreamConnection | None:
+    def take(self) -> Carrier | None:
         """The connection that was used last and has been silent since; None where a new one must be opened."""
         while self._idle:
             connection = self._idle.pop_newest()
@@ -69,14 +70,15 @@ class Pool:
             connection.abort()
         return None
 
-    def make_room(self) -> None:
-        """Before a connection is opened: those at rest count, too, and the oldest goes."""
+    async def open(self) -> Carrier:
+        """A fresh connection. Those at rest count, too, so that the oldest may have to go. Raises OSError."""
         while self.idle and self.pending + self.idle > self._max_connections:
             (self._settling or self._idle).pop_oldest().abort()
+        return await connect(asyncio.get_running_loop(), self.target)
 
-    def put_back(self, connection: UpstreamConnection) -> None:
+    def put_back(self, connection: Carrier) -> None:
         """The exchange is over, however it ended: keep the connection if that is safe, else end it."""
-        if self._may_keep(connection):
+        if isinstance(connection, UpstreamConnection) and self._may_keep(connection):
             resting = self._settling if connection.must_settle else self._idle
             connection.rest(self._lost)
             resting.add(connection)

@@ -18,8 +18,14 @@ _TOLD_APART: Final = frozenset({b"host", b"content-length", b"transfer-encoding"
 
 
 class RequestHead(NamedTuple):
-    """Everything but a `Host` that names the target. `length` is that of the body, None where it goes in chunks."""
+    """Everything but a `Host` that names the target. `length` is that of the body, None where it goes in chunks.
 
+    `method`, `target` and `headers` are what the bytes were made of: HTTP/2 makes others of them.
+    """
+
+    method: str
+    target: bytes
+    headers: Sequence[tuple[bytes, bytes]]
     request_line: bytes
     fields: bytes
     names_host: bool
@@ -62,7 +68,7 @@ def request_head(method: str, target: bytes, headers: Sequence[tuple[bytes, byte
     ):
         raise ValueError("a line break, NUL or space where none may be in the head of a request")
     repeatable = length == 0 and method in _IDEMPOTENT
-    return RequestHead(request_line, fields, names_host, length, method == "HEAD", repeatable)
+    return RequestHead(method, target, headers, request_line, fields, names_host, length, method == "HEAD", repeatable)
 
 
 def _length(value: bytes) -> int:

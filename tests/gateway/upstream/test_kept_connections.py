@@ -13,6 +13,7 @@ from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.forward import Upstreams
 from gateway.upstream.outcome import AnswerBroken, CallerLeft, UpstreamFailure
 from gateway.upstream.pool import LONGEST_LIFE_SECONDS
+from gateway.upstream.request_head import request_head
 from policies.reasons import Reason
 from policies.schema import Timeouts, Upstream
 from tests.support.calls import Call, asked, until
@@ -386,7 +387,7 @@ async def test_a_connection_is_not_kept_for_ever_so_that_a_name_which_moves_is_f
 async def test_a_connection_that_ends_before_its_first_request_is_known_to_be_at_its_end() -> None:
     connection = UpstreamConnection(asyncio.get_running_loop())
     connection.connection_lost(None)
-    assert connection.begin(b"GET / HTTP/1.1\r\n\r\n", to_head=False).over
+    assert connection.begin(request_head("GET", b"/", []), b"gw").over
     assert not connection.reusable
     assert not connection.is_silent()
 
