@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import http
-from typing import TYPE_CHECKING, Final, Protocol
+import math
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from gateway.upstream.outcome import TornAnswerError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from uvicorn.protocols.http.flow_control import FlowControl
 
+    from gateway.listener_head import ListenerLimits
     from gateway.upstream.outcome import Message, Receive, Scope, Send
 
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -46,6 +48,7 @@ _CRASHED: Final = (
 class Connection(Protocol):
     """What a cycle needs of the connection it belongs to."""
 
+    limits: ClassVar[ListenerLimits]
     transport: asyncio.Transport
     flow: FlowControl
     logger: logging.Logger
@@ -70,6 +73,7 @@ class GatewayCycle:
         "_bodiless",
         "_body",
         "_body_bytes",
+        "_bytes_come",
         "_chunked",
         "_connection",
         "_expects_continue",
@@ -90,6 +94,7 @@ class GatewayCycle:
         self._expects_continue = expects_continue
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._bytes_come = 0
         self._news = asyncio.Event()
         self._on_departure: Callable[[], None] | None = None
         self._bodiless = False
@@ -107,6 +112,7 @@ class GatewayCycle:
         """More of the body has come."""
         self._body.append(body)
         self._body_bytes += len(body)
+        self._bytes_come += len(body)
         if self._body_bytes > _BODY_BUFFER_BYTES:
             self._connection.flow.pause_reading()
         self._news.set()
@@ -198,6 +204,9 @@ class GatewayCycle:
         if self._expects_continue:
             # The caller may now send the body or not, and nobody can tell which: never read on from here.
             self.keep_alive = False
+        if self.more_body and self._left_of_body() > self._connection.limits.drain_bytes:
+            # More than will be read away: said now, or the caller would send his next request into a closing connection.
+            self.keep_alive = False
         lines = [_STATUS_LINES[status]]
         says_close = False
         for name, value in headers:
@@ -230,6 +239,13 @@ class GatewayCycle:
             raise RuntimeError("A header of the answer holds a line break or NUL")
         self.response_started = True
         self._connection.transport.write(head)
+
+    def _left_of_body(self) -> float:
+        """How many bytes of the body are still to come; of a chunked one nobody knows."""
+        for name, value in self.scope["headers"]:
+            if name == b"content-length":
+                return int(value) - self._bytes_come
+        return math.inf
 
     def _send_body(self, body: bytes, *, more: bool) -> None:
         transport = self._connection.transport

@@ -285,9 +285,35 @@ async def test_a_body_nobody_read_is_not_read_away_for_ever() -> None:
     limits = ListenerLimits(drain_bytes=100_000, drain_seconds=0.3)
     async with listening(app, limits=limits) as address, await RawClient.connect(address) as client:
         await client.send(b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
-        assert (await client.answer()).status == 200
+        answer = await client.answer()
+        assert (answer.status, answer.one("connection")) == (200, "close")
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             await client.send(b"x" * 100_000_000)
+
+
+@pytest.mark.parametrize(
+    ("framing", "kept"),
+    [
+        (b"Content-Length: 100000", True),
+        (b"Content-Length: 100001", False),
+        (b"Transfer-Encoding: chunked", False),
+    ],
+)
+async def test_an_answer_to_a_body_that_will_not_be_read_to_its_end_says_that_the_connection_closes(
+    framing: bytes, *, kept: bool
+) -> None:
+    # Unsaid, a caller who has sent all of it takes the connection for kept, and loses the next request on it.
+    app = Recorder(reads_body=False)
+    limits = ListenerLimits(drain_bytes=100_000)
+    async with listening(app, limits=limits) as address, await RawClient.connect(address) as client:
+        await client.send(b"POST /1 HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % framing)
+        answer = await client.answer()
+        assert (answer.status, answer.one("connection")) == (200, None if kept else "close")
+        if kept:
+            await client.send(b"x" * 100_000)
+            assert (await client.ask(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")).status == 200
+        else:
+            assert await client.rest() == b""
 
 
 @pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"], ids=["kept", "closing"])

@@ -58,7 +58,9 @@ async def test_a_stream_of_requests_is_read_the_same_however_it_is_cut(seed: int
         assert under_way == 1, "two requests of one connection at once"
         assert not any(name in {b"upgrade", b"x-late"} for name, _ in scope["headers"])
         body = b""
-        reads = seed % 3 != 2 or dice.random() < 0.5  # some requests are answered without reading the body
+        # Some requests are answered without reading the body; a chunked one would end the connection, as test_listener has it.
+        is_chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
+        reads = is_chunked or seed % 3 != 2 or dice.random() < 0.5
         more = reads
         while more:
             message = await receive()
