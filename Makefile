@@ -3,6 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 HTTPBIN_VENV ?= .venv-httpbin
+CLIENTS_VENV ?= .venv-clients
 BIN = $(VENV)/bin
 PIP_FLAGS = --quiet --disable-pip-version-check
 # Two workers; the tests of one file stay together, so that they can share a server.
@@ -12,7 +13,7 @@ LIVES ?= 20000
 MINUTES ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock install interpreters clean python campaign mutants
+.PHONY: help run test lint format lock install interpreters clean python campaign mutants clients
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -42,6 +43,9 @@ campaign: $(VENV)/.dev ## Live 20,000 random lives against the oracle (LIVES=, M
 mutants: $(VENV)/.dev ## Plant known faults one by one and see that the proof catches each
 	$(BIN)/python -m tests.mutants.run
 
+clients: $(VENV)/.dev $(CLIENTS_VENV)/.ready ## Run the test suites of requests and urllib3 through the gateway
+	$(BIN)/python -m tests.clients.run --venv $(CLIENTS_VENV)
+
 format: $(VENV)/.dev ## Rewrite the sources in the house style
 	$(BIN)/ruff check --fix-only --quiet . || true
 	$(BIN)/ruff format .
@@ -58,9 +62,11 @@ lock: $(VENV)/.dev ## Resolve the dependencies anew and write the lock files (ne
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade pyproject.toml -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	echo 'httpbin\ngunicorn' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade - -o requirements-httpbin.lock
+	printf '%s\n' requests urllib3 'pytest<10' pytest-httpbin pysocks trustme 'anyio[trio]' h2 httpx hypercorn pytest-socket pytest-timeout quart quart-trio trio | \
+		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade - -o requirements-clients.lock
 
 clean: ## Remove the environments and every cache
-	rm -rf .venv .venv-httpbin .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	rm -rf .venv .venv-httpbin .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
 
 $(BIN)/python: | python
 	$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) could not make a virtual environment. On Debian: apt install python3-venv"; exit 3; }
@@ -79,4 +85,13 @@ $(VENV)/.dev: requirements-dev.lock requirements.lock pyproject.toml | $(BIN)/py
 $(HTTPBIN_VENV)/.ready: requirements-httpbin.lock | python
 	test -x $(HTTPBIN_VENV)/bin/python || $(PYTHON) -m venv $(HTTPBIN_VENV)
 	$(HTTPBIN_VENV)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements-httpbin.lock
+	@touch $@
+
+# Their tests are in the source archives; those are fetched in the versions that the lock installs.
+$(CLIENTS_VENV)/.ready: requirements-clients.lock | python
+	test -x $(CLIENTS_VENV)/bin/python || $(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements-clients.lock
+	rm -rf $(CLIENTS_VENV)/released
+	$(CLIENTS_VENV)/bin/python -m pip download $(PIP_FLAGS) --no-deps --no-binary :all: --dest $(CLIENTS_VENV)/released \
+		$$(sed -nE 's/^((requests|urllib3)==[^ ;]+).*/\1/p' requirements-clients.lock)
 	@touch $@
