@@ -234,7 +234,9 @@ class Gateway:
         walk.upstream = route.upstream
         inbound, target = walk.headers, None
         if not plan.config.upstreams[route.upstream].forward_token:
-            inbound, target = _without_token(walk)
+            inbound, target = _without_token(walk, plan.authenticator.without_token)
+        elif caller is not None and plan.authenticator.telltale_places:
+            inbound, target = _without_token(walk, plan.authenticator.without_telltale)
         if walk.forwarded_path is not None:
             _, mark, query = (request_target(scope) if target is None else target).partition(b"?")
             target = walk.forwarded_path + mark + query
@@ -354,14 +356,18 @@ def _identity(caller: Caller, standing: Standing | None) -> Headers:
     )
 
 
-def _without_token(walk: Walk) -> tuple[Headers, bytes]:
-    """The headers and the target without the caller's credential (`forward_token: false`); the rest byte for byte.
+def _without_token(
+    walk: Walk, without: Callable[[Headers, bytes], tuple[Headers, bytes]]
+) -> tuple[Headers, bytes | None]:
+    """The headers and the target without the caller's credential; the rest byte for byte. None is the target as it came.
 
-    Also where nobody looked at the token: on a public route it stops here all the same.
+    With `forward_token: false` also where nobody looked at the token: on a public route it stops here all the same.
     """
     path, mark, query = request_target(walk.scope).partition(b"?")
-    headers, kept = walk.plan.authenticator.without_token(walk.headers, query)
-    return headers, path + mark + kept if kept or not query else path
+    headers, kept = without(walk.headers, query)
+    if kept == query:
+        return headers, None
+    return headers, path + mark + kept if kept else path
 
 
 def _preflighted(walk: Walk, target: Target) -> CompiledRoute | None:

@@ -165,6 +165,11 @@ class Issuer(Model):
     secret: SecretStr | None = None
     customer: str = "sub"
     shared_customers: Flag = False
+    claims: dict[str, OneOrSeveral] = Field(default_factory=dict)
+    types: OneOrSeveral = ("JWT", "at+jwt")
+    max_age: Duration | None = None
+    leeway: Duration = 60.0
+    token_from: tuple[str, ...] | None = None
 
 
 class ApiKeySettings(Model):

@@ -17,7 +17,7 @@ from typing import Final
 import httpx
 
 from gateway.credentials.api_keys import ApiKeys
-from gateway.credentials.bearer import Headers, find_token, key_source, parse_sources, without_token
+from gateway.credentials.bearer import HEADER, Headers, find_token, key_source, parse_sources, without_token
 from gateway.credentials.claims import EXPIRED
 from gateway.credentials.compact import LONGEST_TOKEN, take_apart
 from gateway.credentials.issuers import IssuerRules, KeySource, StaticKeys, TrustedIssuer, compile_issuers
@@ -36,15 +36,17 @@ SETTLE_SECONDS: Final = 2.0
 _KEY_PREFIX: Final = PREFIX.encode()
 _NO_RECORDS: Final = Unauthenticated(Reason.KEYS_UNAVAILABLE, "API keys can't be looked up here.")
 _NO_ISSUER: Final = invalid("The token is not of an issuer that this gateway trusts.")
+_WRONG_PLACE: Final = invalid("A token of this issuer is not taken from where this one was sent ('token_from').")
 
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    """A verified token: what it came to, and the keys that it stands and falls with."""
+    """A verified token: what it came to, the keys that it stands and falls with, and where it may be sent."""
 
     outcome: Authenticated
     source: KeySource
     keys: KeySet
+    places: frozenset[Source] | None
 
 
 class Authenticator:
@@ -69,8 +71,11 @@ class Authenticator:
         compiled, problems = compile_issuers(auth)
         if problems:
             raise ValueError(" ".join(f"auth.issuers[{one.index}]: {one.message}" for one in problems))
-        self.sources = parse_sources(auth.token_from)
+        words = [*auth.token_from, *(word for entry in auth.issuers for word in entry.token_from or ())]
+        self.sources = parse_sources(words)
+        self.telltale_places = tuple(place for place in self.sources if place.kind in {"cookie", "query"})
         self._takes_keys = auth.api_keys.enabled
+        self._takes_bearer_keys = self._takes_keys and "header" in auth.token_from
         if self._takes_keys:
             self.sources += (key_source(auth.api_keys.header),)
         self._api_keys = api_keys
@@ -98,11 +103,12 @@ class Authenticator:
         found = find_token(self.sources, headers, query)
         if isinstance(found, Unauthenticated):
             return found
-        token, place = found
+        token, places = found
         if len(token) > LONGEST_TOKEN:
             return invalid(f"The token is longer than {LONGEST_TOKEN} bytes.")
-        if self._takes_keys and (place.kind == "key" or (token.startswith(_KEY_PREFIX) and place.kind == "header")):
-            return _NO_RECORDS if self._api_keys is None else self._api_keys.recognise(token, place)
+        first = places[0]
+        if first.kind == "key" or (self._takes_bearer_keys and first is HEADER and token.startswith(_KEY_PREFIX)):
+            return _NO_RECORDS if self._api_keys is None else self._api_keys.recognise(token, first)
         now = self._now()
         digest = sha256(token).digest()
         remembered = self._remembered.get(digest)
@@ -113,9 +119,12 @@ class Authenticator:
                     return EXPIRED
                 self._remembered.move_to_end(digest)
                 outcome = remembered.outcome
+                place = first if remembered.places is None else _allowed(places, remembered.places)
+                if place is None:
+                    return _WRONG_PLACE
                 return outcome if outcome.source is place else Authenticated(outcome.caller, place)
             del self._remembered[digest]
-        return self._verify(token, digest, place, now)
+        return self._verify(token, digest, places, now)
 
     async def settle(
         self, outcome: Authenticated | Unauthenticated, headers: Headers, query: bytes = b""
@@ -129,6 +138,10 @@ class Authenticator:
     def without_token(self, headers: Headers, query: bytes) -> tuple[Headers, bytes]:
         """The request without the credential, for upstreams with `forward_token: false`."""
         return without_token(self.sources, headers, query)
+
+    def without_telltale(self, headers: Headers, query: bytes) -> tuple[Headers, bytes]:
+        """The request without a credential in a cookie or the query, where logs, caches and links would repeat it."""
+        return without_token(self.telltale_places, headers, query)
 
     def inherit_keys(self, previous: Authenticator) -> None:
         """Begin with the keys that an earlier configuration fetched, so that a reload in an outage loses none (P10)."""
@@ -157,7 +170,9 @@ class Authenticator:
                 states.append(KeyHealth(issuer.rules.issuer, KeyState.OK, len(keys.keys) if keys else 0))
         return tuple(states)
 
-    def _verify(self, token: bytes, digest: bytes, place: Source, now: float) -> Authenticated | Unauthenticated:
+    def _verify(
+        self, token: bytes, digest: bytes, places: tuple[Source, ...], now: float
+    ) -> Authenticated | Unauthenticated:
         parts = take_apart(token)
         if isinstance(parts, Unauthenticated):
             return parts
@@ -168,6 +183,10 @@ class Authenticator:
         issuer = self._issuers.get(named) if isinstance(named, str) else None
         if issuer is None:
             return _NO_ISSUER
+        allowed = issuer.rules.places
+        place = places[0] if allowed is None else _allowed(places, allowed)
+        if place is None:
+            return _WRONG_PLACE
         keys = issuer.source.current(now)
         if keys is None:
             awaited = issuer.source.seek(now)
@@ -176,10 +195,15 @@ class Authenticator:
         if isinstance(caller, Unauthenticated):
             return caller
         outcome = Authenticated(caller, place)
-        self._remember(digest, _Remembered(outcome, issuer.source, keys))
+        self._remember(digest, _Remembered(outcome, issuer.source, keys, allowed))
         return outcome
 
     def _remember(self, digest: bytes, entry: _Remembered) -> None:
         self._remembered[digest] = entry
         while len(self._remembered) > self._most_remembered:
             self._remembered.popitem(last=False)
+
+
+def _allowed(places: tuple[Source, ...], allowed: frozenset[Source]) -> Source | None:
+    """The first of the places that held the token from which it may be taken."""
+    return next((place for place in places if place in allowed), None)

@@ -49,9 +49,12 @@ def key_source(header: str) -> Source:
     return Source("key", header.lower())
 
 
-def find_token(sources: tuple[Source, ...], headers: Headers, query: bytes) -> tuple[bytes, Source] | Unauthenticated:
-    """The one credential in the request and the first of `sources` that holds it."""
-    found: tuple[bytes, Source] | None = None
+def find_token(
+    sources: tuple[Source, ...], headers: Headers, query: bytes
+) -> tuple[bytes, tuple[Source, ...]] | Unauthenticated:
+    """The one credential in the request and those of `sources` that hold it, in their order."""
+    credential: bytes | None = None
+    places: tuple[Source, ...] = ()
     missing = _MISSING
     for source in sources:
         if source.kind == "header":
@@ -69,11 +72,13 @@ def find_token(sources: tuple[Source, ...], headers: Headers, query: bytes) -> t
         else:
             tokens = _in_cookies(headers, source.name) if source.kind == "cookie" else _in_query(query, source.name)
         for token in tokens:
-            if found is None:
-                found = (token, source)
-            elif found[0] != token:
+            if credential is None:
+                credential = token
+            elif credential != token:
                 return _MANY
-    return found or missing
+        if tokens:
+            places += (source,)
+    return missing if credential is None else (credential, places)
 
 
 def _in_header(headers: Headers) -> bytes | Unauthenticated:
@@ -127,7 +132,7 @@ def _query_value(pair: bytes, wanted: str) -> bytes | None:
 
 
 def without_token(sources: tuple[Source, ...], headers: Headers, query: bytes) -> tuple[Headers, bytes]:
-    """The request without what `find_token` looks at, for upstreams with `forward_token: false`; the rest byte for byte."""
+    """The request without what `find_token` looks at in these places; the rest byte for byte."""
     for source in sources:
         if source.kind == "header":
             headers = [pair for pair in headers if not (pair[0] == b"authorization" and _is_bearer(pair[1]))]

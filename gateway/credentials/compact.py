@@ -24,18 +24,22 @@ _FIVE_SEGMENTS: Final = re.compile(rb"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")
 # `crit` and `b64` change what is signed (CVE-2026-32597, RFC 7797); the others bring their own key (CVE-2018-0114).
 _REFUSED_PARAMETERS: Final = ("crit", "b64", "jwk", "jku", "x5u", "x5c")
 
-# RFC 9068 and RFC 7519. Anything else (logout+jwt, dpop+jwt, secevent+jwt) was signed for another purpose: RFC 8725, 3.11.
-_ACCEPTED_TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
+WITHOUT_TYPE: Final = "jwt"
+"""What a token without `typ` is taken for (RFC 7519, section 5.1)."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Compact:
-    """A token taken apart and not yet verified. `token` is what was signed and the signature, as sent."""
+    """A token taken apart and not yet verified.
+
+    `token` is what was signed and the signature, as sent; `kind` its `typ` as `media_type` reads it.
+    """
 
     token: bytes
     algorithm: str
     kid: str | None
     payload: bytes
+    kind: str
 
 
 def _decoded(segment: bytes) -> bytes | None:
@@ -76,7 +80,12 @@ def _checked(token: bytes, header: dict[str, Any], payload: bytes) -> Compact | 
     kid = header.get("kid")
     if kid is not None and not isinstance(kid, str):
         return invalid("The token's key id is not a string.")
-    kind = header.get("typ", "JWT")
-    if not isinstance(kind, str) or kind.lower() not in _ACCEPTED_TYPES:
-        return invalid("The token is of another type than JWT or at+jwt.")
-    return Compact(token, algorithm, kid, payload)
+    kind = header.get("typ", WITHOUT_TYPE)
+    if not isinstance(kind, str):
+        return invalid("The token's type ('typ') is not a string.")
+    return Compact(token, algorithm, kid, payload, media_type(kind))
+
+
+def media_type(typ: str) -> str:
+    """`typ` as it is compared: in any case, and with or without `application/` (RFC 7515, section 4.1.9)."""
+    return typ.lower().removeprefix("application/")

@@ -14,6 +14,7 @@ import jwt
 
 from gateway.credentials.authenticator import Authenticator
 from gateway.credentials.claims import LONGEST_LIFETIME_SECONDS
+from gateway.credentials.customers import claim_at
 from gateway.credentials.issuers import compile_issuers
 from gateway.credentials.outcomes import Unauthenticated
 from policies import schema
@@ -36,7 +37,8 @@ def mint_development_token(
             f"Tokens of '{issuer.issuer}' are signed with a key that only the issuer has; one can be made here only "
             "for an issuer with a secret."
         )
-    auth = schema.Auth(issuers=(issuer,))
+    # Wherever it will be sent: whether it is good doesn't depend on that.
+    auth = schema.Auth(issuers=(issuer.model_copy(update={"token_from": None}),))
     compiled, problems = compile_issuers(auth)
     if problems:
         return MintProblem(" ".join(problem.message for problem in problems))
@@ -55,8 +57,17 @@ def mint_development_token(
     claims: dict[str, Any] = {"sub": customer}
     for name, value in named.items():
         _put(claims, name, value)
-    claims |= {"iss": rules.issuer, "aud": rules.audiences[0], "iat": issued_at, "exp": issued_at + lifetime_seconds}
-    token = jwt.encode(claims, issuer.secret.get_secret_value(), algorithm=issuer.algorithms[0])
+    for name, values in issuer.claims.items():
+        if claim_at(claims, name) is None:
+            _put(claims, name, values[0])
+    claims |= {
+        "iss": rules.issuer,
+        "aud": rules.claims.audiences[0],
+        "iat": issued_at,
+        "exp": issued_at + lifetime_seconds,
+    }
+    secret, algorithm = issuer.secret.get_secret_value(), issuer.algorithms[0]
+    token = jwt.encode(claims, secret, algorithm=algorithm, headers={"typ": issuer.types[0]})
     outcome = Authenticator(auth, now=lambda: now).authenticate([(b"authorization", b"Bearer " + token.encode())])
     if isinstance(outcome, Unauthenticated):
         return MintProblem(f"The gateway would refuse it. {outcome.detail}")

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from jwt import PyJWS
 from jwt.exceptions import PyJWTError
 
-from gateway.credentials.claims import check_claims
-from gateway.credentials.compact import Compact
+from gateway.credentials.bearer import parse_sources
+from gateway.credentials.claims import ClaimRules, check_claims
+from gateway.credentials.compact import Compact, media_type
 from gateway.credentials.customers import CustomerRule, claim_at, compile_customer
 from gateway.credentials.keys import (
     MOST_CANDIDATES,
@@ -28,7 +29,7 @@ from gateway.credentials.keys import (
     key_from_pem,
     key_from_secret,
 )
-from gateway.credentials.outcomes import Awaited, Flaw, Unauthenticated, invalid
+from gateway.credentials.outcomes import Awaited, Flaw, Source, Unauthenticated, invalid
 from gateway.credentials.strict_json import parse_object
 from policies import schema
 from policies.caller import Caller
@@ -73,11 +74,13 @@ class IssuerProblem:
 
 @dataclass(frozen=True, slots=True)
 class IssuerRules:
-    """One entry of `auth.issuers`, compiled. `keys` is None where they are fetched."""
+    """One entry of `auth.issuers`, compiled. `keys` is None where they are fetched, `places` where any will do."""
 
     issuer: str
-    audiences: tuple[str, ...]
+    claims: ClaimRules
     algorithms: frozenset[str]
+    types: frozenset[str]
+    places: frozenset[Source] | None
     customer: CustomerRule
     keys: KeySet | None = field(repr=False)
 
@@ -96,10 +99,28 @@ def compile_issuers(auth: schema.Auth) -> tuple[tuple[IssuerRules, ...], tuple[I
             found.append(("issuer", "This issuer is named twice; a token's issuer must lead to one set of keys."))
         problems += [IssuerProblem(index, key, message) for key, message in found]
         if not isinstance(keys, tuple) and isinstance(customer, CustomerRule):
-            compiled.append(IssuerRules(entry.issuer, entry.audience, frozenset(entry.algorithms), customer, keys))
+            compiled.append(_rules(auth, entry, customer, keys))
     if not problems:
         problems += _overlaps(auth, compiled)
     return tuple(compiled), tuple(problems)
+
+
+def _rules(auth: schema.Auth, entry: schema.Issuer, customer: CustomerRule, keys: KeySet | None) -> IssuerRules:
+    takes_any = all(issuer.token_from is None for issuer in auth.issuers)
+    return IssuerRules(
+        issuer=entry.issuer,
+        claims=ClaimRules(
+            audiences=entry.audience,
+            required=tuple((name, frozenset(values)) for name, values in entry.claims.items()),
+            leeway_seconds=entry.leeway,
+            max_age_seconds=entry.max_age,
+        ),
+        algorithms=frozenset(entry.algorithms),
+        types=frozenset(map(media_type, entry.types)),
+        places=None if takes_any else frozenset(parse_sources(entry.token_from or auth.token_from)),
+        customer=customer,
+        keys=keys,
+    )
 
 
 def issuer_problems(auth: schema.Auth) -> tuple[IssuerProblem, ...]:
@@ -181,6 +202,8 @@ class TrustedIssuer:
 
     def verify(self, token: Compact, claims: dict[str, Any], keys: KeySet, now: float) -> Caller | Unauthenticated:
         """Whose token this is, by these keys. `claims` are those of the token's own payload."""
+        if token.kind not in self.rules.types:
+            return invalid("The token's type ('typ') is not one that is taken of its issuer.")
         if token.algorithm not in self.rules.algorithms:
             return invalid("The token is signed with an algorithm that is not the issuer's.")
         if not keys.keys:
@@ -196,7 +219,7 @@ class TrustedIssuer:
             # A key id that we have can't be waited for; another one, or none, may be of a key that is newer than ours.
             known = token.kid is not None and keys.named(token.kid)
             return Unauthenticated(Reason.TOKEN_INVALID, sentence, None if known else self.source.seek(now))
-        expires_at = check_claims(claims, self.rules.audiences, now)
+        expires_at = check_claims(claims, self.rules.claims, now)
         if isinstance(expires_at, Unauthenticated):
             return expires_at
         customer = self.rules.customer.customer(claims)

@@ -7,6 +7,7 @@ use than verifying signatures, or be weaker than RFC 7518 and NIST SP 800-131A a
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,7 +18,13 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+    load_pem_public_key,
+)
+from cryptography.x509 import load_der_x509_certificate
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import PyJWTError
 
@@ -141,10 +148,28 @@ def _symmetric(secret: bytes, pinned: Iterable[str], kid: str | None) -> Verific
         return Flaw(f"is {len(secret)} bytes long; {max(wanted)} or more are needed (RFC 7518, section 3.2)")
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
+        is_public = _is_public_der(secret)
     except PyJWTError:
+        is_public = True
+    if is_public:
         return Flaw("is a public key, a certificate or a JWK; as a secret it would let anyone sign")
     fitting = frozenset(name for name in pinned if name in SECRET_BYTES)
     return VerificationKey(kid, fitting, hashlib.sha256(b"secret" + secret).digest(), secret)
+
+
+def _is_public_der(secret: bytes) -> bool:
+    """Whether this is a public key or certificate without PEM's first and last line, as providers' pages show them."""
+    try:
+        der = base64.b64decode(b"".join(secret.split()), validate=True)
+    except ValueError:
+        return False
+    for load in (load_der_public_key, load_der_x509_certificate):
+        try:
+            load(der)
+        except (ValueError, UnsupportedAlgorithm):
+            continue
+        return True
+    return False
 
 
 def _public(key: PublicKey, pinned: Iterable[str], kid: str | None) -> VerificationKey | Flaw:

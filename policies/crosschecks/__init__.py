@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.crosschecks import billing, expectations, issuers, routes, server, tiers, upstreams
+from policies.crosschecks import billing, expectations, issuers, routes, server, tiers, tokens, upstreams
 
 if TYPE_CHECKING:
     from policies.diagnostics import Findings
@@ -21,6 +21,7 @@ def cross_check(draft: Draft, findings: Findings) -> None:
         server.check,
         upstreams.check,
         issuers.check,
+        tokens.check,
         tiers.check,
         billing.check,
         routes.check,

@@ -43,8 +43,7 @@ def _why_not_a_demo(draft: Draft) -> str | None:
 
 
 def check(draft: Draft, findings: Findings) -> None:
-    """`auth`."""
-    _token_from(draft, findings)
+    """`auth.issuers` and `auth.api_keys`; what tokens must be like is checked in `tokens`."""
     _key_header(draft, findings)
     seen: dict[str, int] = {}
     for index, issuer in enumerate(draft.config.auth.issuers):
@@ -64,26 +63,6 @@ def check(draft: Draft, findings: Findings) -> None:
         _secret(draft, index, issuer, findings)
         _public_key(draft, index, issuer, findings)
     _customers(draft, findings)
-
-
-def _token_from(draft: Draft, findings: Findings) -> None:
-    seen: set[str] = set()
-    for index, place in enumerate(draft.config.auth.token_from):
-        mark, shown = draft.positions.value("auth", "token_from", index), draft.shown("auth", "token_from", index)
-        kind, separator, name = place.partition(":")
-        if place in seen:
-            findings.error("duplicate-entry", mark, f"{shown} is listed twice")
-        elif place != "header" and not (kind in {"cookie", "query"} and separator and TOKEN.fullmatch(name)):
-            findings.error(
-                "bad-token-source", mark, f"{shown} is no place for a token; write header, cookie:NAME or query:NAME"
-            )
-        seen.add(place)
-    if not draft.config.auth.token_from and draft.is_whole("auth", "token_from"):
-        findings.error(
-            "empty",
-            draft.positions.value("auth", "token_from"),
-            "'token_from' is empty, so no token would ever be found; write [header]",
-        )
 
 
 def _key_header(draft: Draft, findings: Findings) -> None:

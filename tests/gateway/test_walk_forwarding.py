@@ -243,6 +243,62 @@ class TestForwardTokenFalse:
                 assert b"SECRET" not in one.last().received
 
 
+class TestForwardTokenTrue:
+    """In a header the credential goes on; in a cookie or the query it would be kept and repeated, and stops (0011)."""
+
+    PLACES: Final = "  token_from: [header, cookie:session, query:key]"
+
+    async def test_a_header_token_goes_on_and_nothing_else_is_touched(self, tmp_path: Path) -> None:
+        async with house(tmp_path, stripe=False, auth=self.PLACES) as one:
+            lines = (f"Authorization: Bearer {token_for()}", "Cookie: a = b;;c", "Cookie: ;")
+            assert (await one.raw_get("/mine?&a=%2f&&b=+", *lines)).status == 200
+            assert one.seen("authorization") == [f"Bearer {token_for()}"]
+            assert one.seen("cookie") == ["a = b;;c", ";"]
+            assert one.last().received.startswith(b"GET /mine?&a=%2f&&b=+ HTTP/1.1")
+
+    async def test_a_cookie_token_goes_no_further_than_this(self, tmp_path: Path) -> None:
+        token = token_for()
+        async with house(tmp_path, stripe=False, auth=self.PLACES) as one:
+            assert (await one.raw_get("/mine?x=%41", f"Cookie: a=1; session={token}; b=2")).status == 200
+            assert one.seen("cookie") == ["a=1; b=2"]
+            assert one.seen("x-gateway-customer") == ["alice"]
+            assert one.last().received.startswith(b"GET /mine?x=%41 HTTP/1.1")
+            assert token.encode() not in one.last().received
+
+    async def test_a_query_token_goes_no_further_than_this(self, tmp_path: Path) -> None:
+        token = token_for()
+        async with house(tmp_path, stripe=False, auth=self.PLACES) as one:
+            for query, left in (
+                (f"?a=%41&key={token}&&b", "?a=%41&&b"),
+                (f"?key={token}", ""),
+                (f"?%6bey={token}&z=1", "?z=1"),
+                (f"?key={token}&key={token}", ""),
+            ):
+                assert (await one.raw_get(f"/mine{query}")).status == 200
+                assert one.last().received.startswith(f"GET /mine{left} HTTP/1.1".encode())
+                assert token.encode() not in one.last().received
+
+    async def test_one_token_in_every_place_goes_on_in_the_header_alone(self, tmp_path: Path) -> None:
+        token = token_for()
+        async with house(tmp_path, stripe=False, auth=self.PLACES) as one:
+            lines = (f"Authorization: Bearer {token}", f"Cookie: session={token}")
+            assert (await one.raw_get(f"/mine?key={token}", *lines)).status == 200
+            assert one.last().received.count(token.encode()) == 1
+
+    async def test_where_nobody_looked_for_a_token_the_bytes_are_the_apis_own(self, tmp_path: Path) -> None:
+        async with house(tmp_path, stripe=False, auth=self.PLACES) as one:
+            assert (await one.raw_get("/open/x?key=THEIRS", "Cookie: session=THEIRS")).status == 200
+            assert one.seen("cookie") == ["session=THEIRS"]
+            assert one.last().received.startswith(b"GET /open/x?key=THEIRS HTTP/1.1")
+
+    async def test_a_place_that_only_one_issuer_names_is_cleared_too(self, tmp_path: Path) -> None:
+        async with house(tmp_path, stripe=False, issuer="      token_from: [cookie:own]") as one:
+            assert (await one.raw_get("/mine", f"Cookie: own={token_for()}; a=1")).status == 200
+            assert one.seen("cookie") == ["a=1"]
+            refused = await one.raw_get("/mine", f"Authorization: Bearer {token_for()}")
+            assert (refused.status, refused.one("x-gateway-reason")) == (401, "token_invalid")
+
+
 async def test_the_secret_headers_of_an_upstream_replace_the_callers(tmp_path: Path) -> None:
     settings = '    headers: {Authorization: "Bearer of-the-upstream", X-Api-Key: k1}'
     async with house(tmp_path, stripe=False, upstream_settings=settings) as one:

@@ -17,7 +17,8 @@ ALL = parse_sources(["query:access_token", "cookie:session", "header"])
 def found(sources: tuple[Source, ...], headers: Headers, query: bytes = b"") -> tuple[bytes, str]:
     outcome = find_token(sources, headers, query)
     assert not isinstance(outcome, Unauthenticated), outcome
-    return outcome[0], outcome[1].kind
+    token, places = outcome
+    return token, places[0].kind
 
 
 def reason(sources: tuple[Source, ...], headers: Headers, query: bytes = b"") -> Reason:
@@ -97,6 +98,13 @@ def test_two_different_credentials_are_a_bad_request(headers: Headers, query: by
 )
 def test_one_token_is_found_wherever_it_may_be(headers: Headers, query: bytes, place: str) -> None:
     assert found(ALL, headers, query) == (b"t", place)
+
+
+def test_every_place_that_holds_the_token_is_named_once_in_the_order_of_the_sources() -> None:
+    headers = [(b"cookie", b"session=t; session=t"), (b"authorization", b"Bearer t")]
+    outcome = find_token(ALL, headers, b"access_token=t")
+    assert not isinstance(outcome, Unauthenticated)
+    assert [place.kind for place in outcome[1]] == ["header", "query", "cookie"]
 
 
 def test_places_that_are_not_named_are_not_looked_at() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydantic import SecretStr
 
@@ -29,6 +33,19 @@ def problem_keys(*issuers: Issuer) -> list[str]:
 
 
 RSA_PEM = tokens.public_pem(tokens.rsa_key())
+RSA_BODY = "".join(line for line in RSA_PEM.splitlines(keepends=True) if "-----" not in line)
+
+
+def certificate_body() -> str:
+    """The base64 of a certificate, as JWKs have it under `x5c` and providers show it for copying."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "login.example.com")])
+    key, day = tokens.ec_key(), datetime(2026, 1, 1, tzinfo=UTC)
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    dated = built.serial_number(1).not_valid_before(day).not_valid_after(day + timedelta(days=1))
+    return base64.b64encode(dated.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)).decode()
+
+
+CERTIFICATE_BODY = certificate_body()
 
 
 @pytest.mark.parametrize("algorithm", ALL_ALGORITHMS)
@@ -62,6 +79,9 @@ def test_every_algorithm_verifies_with_its_key_and_no_other_key(algorithm: str) 
         ({"algorithms": ("HS256", "HS512"), "secret": "x" * 63}, "secret"),
         ({"algorithms": ("HS256",), "secret": RSA_PEM}, "secret"),
         ({"algorithms": ("HS256",), "secret": json.dumps(tokens.public_jwk(tokens.rsa_key()))}, "secret"),
+        ({"algorithms": ("HS256",), "secret": RSA_BODY}, "secret"),
+        ({"algorithms": ("HS256",), "secret": RSA_BODY.replace("\n", "")}, "secret"),
+        ({"algorithms": ("HS256",), "secret": CERTIFICATE_BODY}, "secret"),
         ({"algorithms": ("RS256",), "secret": tokens.SECRET}, "secret"),
         ({"algorithms": ("RS256", "HS256"), "public_key": RSA_PEM}, "algorithms"),
         ({"algorithms": ("HS256",), "jwks_url": "https://a/jwks"}, "algorithms"),
