@@ -10,7 +10,7 @@ import re
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,15 +18,21 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 8\r\n\
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 
+Script = Callable[[socket.socket, bytes], None]
+
 
 @dataclass(slots=True)
 class Recorder:
-    """`answers` by path without query; a path in `holds` is answered when its event is set, and its arrival is told."""
+    """`answers` by path without query; a path in `holds` is answered when its event is set, and its arrival is told.
+
+    A path in `scripts` gets the connection as soon as the head is there, with what has come of the body; it is closed after.
+    """
 
     address: tuple[str, int]
     answers: dict[str, bytes] = field(default_factory=dict)
     holds: dict[str, threading.Event] = field(default_factory=dict)
     departures: dict[str, threading.Event] = field(default_factory=dict)
+    scripts: dict[str, Script] = field(default_factory=dict)
     arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     _requests: list[bytes] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -51,9 +57,14 @@ class Recorder:
                     return
                 received += data
             head, _, received = received.partition(b"\r\n\r\n")
-            body, received = self._body(connection, head + b"\r\n", received)
             target = head.split(b" ", 2)[1].decode("latin-1")
             path = target.partition("?")[0]
+            if path in self.scripts:
+                with self._lock:
+                    self._requests.append(head + b"\r\n\r\n")
+                self.scripts[path](connection, received)
+                return
+            body, received = self._body(connection, head + b"\r\n", received)
             with self._lock:
                 self._requests.append(head + b"\r\n\r\n" + body)
             self.arrived.release()

@@ -71,6 +71,8 @@ routes:
   - {{path: /only-get/**, methods: [GET], tier: pro}}
   - {{path: /export/**, methods: [POST], tier: pro, features: [export]}}
   - {{path: /ent/**, tier: enterprise}}
+  - {{path: /small/**, access: public, max_body: 64KiB}}
+  - {{path: /brisk/**, access: public, timeouts: {{response: 500ms, idle: 500ms}}}}
 default: deny
 """
 
