@@ -11,9 +11,11 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 # How much of a campaign there is at the most.
 LIVES ?= 20000
 MINUTES ?= 120
+REQUESTS ?= 100000
+SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock install interpreters clean python campaign mutants clients
+.PHONY: help run test lint format lock install interpreters clean python campaign mutants clients leaks fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -45,6 +47,12 @@ mutants: $(VENV)/.dev ## Plant known faults one by one and see that the proof ca
 
 clients: $(VENV)/.dev $(CLIENTS_VENV)/.ready ## Run the test suites of requests and urllib3 through the gateway
 	$(BIN)/python -m tests.clients.run --venv $(CLIENTS_VENV)
+
+leaks: $(VENV)/.dev ## Send 100,000 requests, most of them left half-way (REQUESTS=), and count what stays behind
+	timeout 1200 $(BIN)/python -m tests.leaks.run --requests $(REQUESTS)
+
+fuzz: $(VENV)/.dev ## Feed mutated bytes to the listener and to the reader of answers (SECONDS=)
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
 
 format: $(VENV)/.dev ## Rewrite the sources in the house style
 	$(BIN)/ruff check --fix-only --quiet . || true
