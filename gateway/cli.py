@@ -17,6 +17,7 @@ import typer
 
 from gateway.cli_keys import add_key_verbs
 from gateway.cli_ledger import add_ledger_verbs
+from gateway.cli_openapi import openapi
 from gateway.cli_policy import add_policy_verbs
 from gateway.cli_serve import add_serving_verbs
 from gateway.cli_stripe import add_stripe_verbs
@@ -123,6 +124,7 @@ add_ledger_verbs(app)
 add_stripe_verbs(app)
 add_key_verbs(app)
 add_policy_verbs(app)
+app.command()(openapi)
 
 
 def main() -> None:
