@@ -147,6 +147,7 @@ class Upstream(Model):
     max_connections: Whole = Field(default=256, ge=1)
     queue: Whole = Field(default=1024, ge=0)
     keepalive: Duration = 4.0
+    http2: Flag = False
     tls: UpstreamTls = UpstreamTls()
     health: Health = Health()
 

@@ -19,9 +19,9 @@ from typing import Final
 
 import httptools
 
-_HEAD_BYTES: Final = 256 * 1024
+HEAD_BYTES: Final = 256 * 1024
 """Of all heads before the body, informational ones included, and of trailers; and at most one read more. nginx: 8 KiB x 4; aiohttp's 8 KiB break real sites."""
-_HEADER_COUNT: Final = 1000
+HEADER_COUNT: Final = 1000
 _BODILESS_STATUSES: Final = frozenset({204, 304})
 _START: Final = b"HTTP/1."
 _LENGTHS_TOLD_APART: Final = frozenset(map(len, (b"connection", b"content-length", b"transfer-encoding")))
@@ -81,6 +81,11 @@ class AnswerReader:
     def over(self) -> bool:
         """Whether nothing more is to be expected, for better or worse."""
         return self.complete or self.problem is not None
+
+    @property
+    def unprocessed(self) -> bool:
+        """Whether the upstream has said that it did nothing about the request, which HTTP/1.1 has no way to say."""
+        return False
 
     @property
     def untouched(self) -> bool:
@@ -153,7 +158,7 @@ class AnswerReader:
                 self.problem = str(error) or "the answer is not valid HTTP"
             return
         self._silent_bytes = 0 if self._progressed else self._silent_bytes + len(data)
-        if self._silent_bytes > _HEAD_BYTES and not self.over:
+        if self._silent_bytes > HEAD_BYTES and not self.over:
             self.problem = "the head of the answer is too long"
 
     # The parser's callbacks.
@@ -197,9 +202,9 @@ class AnswerReader:
                 connection += b"," + value.lower()
         if encoding is not None and (length or encoding != b"chunked" or version != "1.1"):
             self._fail("the Transfer-Encoding can't be read")
-        if len(self._headers) > _HEADER_COUNT:
+        if len(self._headers) > HEADER_COUNT:
             self._fail("there are too many headers")
-        if self._silent_bytes and sum(len(name) + len(value) + 4 for name, value in self._headers) > _HEAD_BYTES:
+        if self._silent_bytes and sum(len(name) + len(value) + 4 for name, value in self._headers) > HEAD_BYTES:
             self._fail("the head of the answer is too long")
         self._progressed = True
         self._keep_alive = _keeps_alive(version, connection)

@@ -29,7 +29,11 @@ class Answer(Protocol):
 
     @property
     def untouched(self) -> bool:
-        """Whether no part of an answer has come."""
+        """Whether nothing of it came, nor anything else that says that the request was read."""
+
+    @property
+    def unprocessed(self) -> bool:
+        """Whether the upstream has said that it did nothing about the request."""
 
     def take_body(self) -> bytes:
         """What has come of the body since the last time."""

@@ -183,9 +183,9 @@ class Exchange:
         return (
             isinstance(outcome, UpstreamFailure)
             and not connection.timed_out
-            and self._head.repeatable
             and connection.reader is not None
             and connection.reader.untouched
+            and (self._head.repeatable or (self._head.length == 0 and connection.reader.unprocessed))
         )
 
     def _judge(self, pool: Pool, connection: Carrier, outcome: Outcome) -> None:

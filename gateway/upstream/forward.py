@@ -17,6 +17,7 @@ from gateway.upstream.balancer import Balancer
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.headers import HeaderRules
 from gateway.upstream.health import HealthChecks
+from gateway.upstream.http2_pool import Http2Pool
 from gateway.upstream.outcome import request_target
 from gateway.upstream.places import Places
 from gateway.upstream.pool import Pool
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.upstream.outcome import Outcome, Receive, Scope, Send
+    from gateway.upstream.target import Target
     from policies.schema import Timeouts, Upstream
 
 
@@ -138,21 +140,26 @@ class Upstreams:
 
 def _make_ready(upstream: Upstream) -> _Ready:
     # Making a context reads hundreds of certificates: once per upstream, never per request.
-    tls = client_tls(upstream.tls) if any(target.startswith("https:") for target in upstream.targets) else None
-    pools = [
-        Pool(
-            parse_target(target, tls, upstream.tls.server_name),
-            max_connections=upstream.max_connections,
-            keepalive_seconds=upstream.keepalive,
-        )
-        for target in upstream.targets
-    ]
+    is_secure = any(target.startswith("https:") for target in upstream.targets)
+    tls = client_tls(upstream.tls, http2=upstream.http2) if is_secure else None
+    pools = [_pool(parse_target(target, tls, upstream.tls.server_name), upstream) for target in upstream.targets]
     return _Ready(
         upstream,
         # A request that waits for a place has no connection yet, so that it is the same bound.
         Places(Balancer(pools), queue=upstream.queue, queue_seconds=upstream.timeouts.connect),
         HeaderRules.of(upstream),
-        HealthChecks(pools, upstream.health) if upstream.health.path else None,
+        HealthChecks(pools, upstream) if upstream.health.path else None,
+    )
+
+
+def _pool(target: Target, upstream: Upstream) -> Pool:
+    if not upstream.http2:
+        return Pool(target, max_connections=upstream.max_connections, keepalive_seconds=upstream.keepalive)
+    return Http2Pool(
+        target,
+        max_connections=upstream.max_connections,
+        keepalive_seconds=upstream.keepalive,
+        connect_seconds=upstream.timeouts.connect,
     )
 
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from gateway.upstream.tls import client_tls
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.upstream.pool import Pool
-    from policies.schema import Health
+    from policies.schema import Upstream
 
 FAILURES_UNTIL_UNHEALTHY: Final = 2
 
@@ -24,9 +26,13 @@ FAILURES_UNTIL_UNHEALTHY: Final = 2
 class HealthChecks:
     """The checks of one upstream's targets. httpx serves here: speed is not the point, and it is not on the path of a request."""
 
-    def __init__(self, pools: Sequence[Pool], settings: Health) -> None:
+    def __init__(self, pools: Sequence[Pool], upstream: Upstream) -> None:
         self._pools = tuple(pools)
-        self._settings = settings
+        self._settings = upstream.health
+        self._http2 = upstream.http2
+        # Its own: httpx sets what it offers in the context that it is given, and requests go by that.
+        is_secure = any(pool.target.tls is not None for pool in pools)
+        self._tls = client_tls(upstream.tls) if is_secure else ssl.create_default_context()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -47,8 +53,10 @@ class HealthChecks:
         target, interval = pool.target, self._settings.interval
         extensions = {} if target.server_name is None else {"sni_hostname": target.server_name}
         failures = 0
+        # Without TLS nothing is agreed on: it is spoken as requests speak it.
+        http1 = not self._http2 or target.tls is not None
         async with httpx.AsyncClient(
-            verify=target.tls or ssl.create_default_context(), trust_env=False, timeout=interval
+            verify=self._tls, trust_env=False, timeout=interval, http1=http1, http2=self._http2
         ) as client:
             while True:
                 if await _is_good(client, target.url + self._settings.path, extensions):

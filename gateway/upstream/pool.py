@@ -71,9 +71,8 @@ class Pool:
         return None
 
     async def open(self) -> Carrier:
-        """A fresh connection. Those at rest count, too, so that the oldest may have to go. Raises OSError."""
-        while self.idle and self.pending + self.idle > self._max_connections:
-            (self._settling or self._idle).pop_oldest().abort()
+        """A fresh connection. Raises OSError."""
+        self._make_room()
         return await connect(asyncio.get_running_loop(), self.target)
 
     def put_back(self, connection: Carrier) -> None:
@@ -92,6 +91,11 @@ class Pool:
             while resting:
                 resting.pop_newest().abort()
             resting.cancel()
+
+    def _make_room(self) -> None:
+        """Before a connection is opened: those at rest count, too, and the oldest goes."""
+        while (resting := self._settling or self._idle) and self.pending + self.idle > self._max_connections:
+            resting.pop_oldest().abort()
 
     def _may_keep(self, connection: UpstreamConnection) -> bool:
         if self._closed or not self._keeps or not connection.reusable:

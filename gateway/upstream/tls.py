@@ -13,8 +13,8 @@ class TlsFilesError(ValueError):
     """A file of certificates or keys that can't be used; says which and why."""
 
 
-def client_tls(settings: UpstreamTls) -> ssl.SSLContext:
-    """The system's certificate authorities, or those of `ca` alone; only HTTP/1.1 is offered, since nothing else is spoken here.
+def client_tls(settings: UpstreamTls, *, http2: bool = False) -> ssl.SSLContext:
+    """The system's certificate authorities, or those of `ca` alone; HTTP/1.1 is offered, and HTTP/2 before it where that is spoken.
 
     Raises TlsFilesError.
     """
@@ -29,5 +29,5 @@ def client_tls(settings: UpstreamTls) -> ssl.SSLContext:
     if not settings.verify:  # of which each start warns
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     return context
