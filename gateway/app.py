@@ -42,12 +42,11 @@ from gateway.upstream.outcome import (
 )
 from gateway.walk import FAILED, Walk, begin
 from policies.caller import Caller
-from policies.decision import Decision, Forward, Refuse, decide
+from policies.decision import Decision, Forward, Refuse, decide, enforce, lacking
 from policies.entitlement import Entitlement, Standing
 from policies.offers import Payment
 from policies.paths import BadTarget, Target, read_target
 from policies.reasons import ANSWERS, Reason
-from policies.requirement import Access
 from policies.routes import CompiledRoute, Matched, MethodNotAllowed, NoRoute
 from policies.scopes import challenge_of, missing_of
 from policies.tiers import NO_TIER
@@ -133,32 +132,44 @@ class Gateway:
         walk.route = route.label
         if (uncut := walk.rewrite(route, target)) is not None:
             return await walk.refuse(Reason.BAD_PATH, uncut.detail)
-        if route.requirement.access is Access.PUBLIC:
+        if route.is_open:
             return await self._forward(walk, route)
 
         authenticated = await walk.authenticate()
         if isinstance(authenticated, Unauthenticated):
-            return await walk.refuse(authenticated.reason, authenticated.detail)
+            decision = enforce(Refuse(authenticated.reason), route.enforcement, None)
+            if isinstance(decision, Refuse):
+                return await walk.refuse(authenticated.reason, authenticated.detail)
+            walk.observe(decision)
+            return await self._forward(walk, route)
         caller = authenticated.caller
         walk.customer = caller.customer
-        missing = missing_of(route.requirement, caller)
-        if missing is not None:
-            challenge = challenge_of(route.requirement, missing)
-            detail = f"{walk.asked().method} {walk.path} needs {missing}; the credential doesn't hold it."
-            return await walk.refuse(Reason.SCOPE_MISSING, detail, [(b"www-authenticate", challenge)])
-
-        decision = self._despite_outage(route, await self._decide(plan, route, caller.customer))
+        decision = await self._decide(plan, route, caller)
         walk.tier = decision.standing.tier if decision.standing else None
         if isinstance(decision, Forward):
+            walk.observe(decision)
             return await self._forward(walk, route, caller, decision.standing)
         return await _refuse(walk, route, caller, decision)
 
     async def _decide(
-        self, plan: Plan, route: CompiledRoute, customer: str, last_known: Entitlement | None = None
+        self, plan: Plan, route: CompiledRoute, caller: Caller, last_known: Entitlement | None = None
+    ) -> Decision:
+        """The decision on somebody known: what the credential holds, what they pay, and how far the route is enforced."""
+        is_bound = route.enforcement.binds(caller.customer)
+        lacks = missing_of(route.requirement, caller) is not None
+        if lacks and is_bound:
+            return Refuse(Reason.SCOPE_MISSING)
+        # Stripe is never asked for the sake of a refusal that doesn't stand.
+        found = await self._decide_on_payment(plan, route, caller.customer, last_known, may_ask=is_bound)
+        decision = self._despite_outage(route, found)
+        return enforce(lacking(decision) if lacks else decision, route.enforcement, caller.customer)
+
+    async def _decide_on_payment(
+        self, plan: Plan, route: CompiledRoute, customer: str, last_known: Entitlement | None, *, may_ask: bool
     ) -> Decision:
         known = await self._entitlement(customer) or last_known
         decision = decide(route.requirement, known, plan.ladder, self._now())
-        if isinstance(decision, Forward) or not decision.checkable:
+        if isinstance(decision, Forward) or not decision.checkable or not may_ask:
             return decision
         if await self._verify_now(customer) is Verification.VERIFIED:
             return decide(route.requirement, await self._entitlement(customer), plan.ladder, self._now())
@@ -178,15 +189,13 @@ class Gateway:
 
     async def _judge_again(self, one: Open, last_known: Entitlement | None) -> Verdict:
         """The verdict of this moment on an answer under way: its credential, its route as it is now, its customer."""
-        lapsed = await self._lapsed(one)
-        if lapsed is not None:
-            return lapsed
         if one.plan is not self.plan:
             one.plan, one.route = _in_force(self.plan, one)
-        if missing_of(one.route.requirement, one.caller) is not None:
-            return Refuse(Reason.SCOPE_MISSING)
-        decision = await self._decide(one.plan, one.route, one.caller.customer, last_known)
-        return self._despite_outage(one.route, decision)
+        lapsed = await self._lapsed(one)
+        if lapsed is not None:
+            nobody = enforce(Refuse(lapsed.reason), one.route.enforcement, None)
+            return nobody if isinstance(nobody, Forward) else lapsed
+        return await self._decide(one.plan, one.route, one.caller, last_known)
 
     async def _lapsed(self, one: Open) -> Unauthenticated | None:
         """Why its credential is none any more. Keys are asked about, since they can be revoked; a token only has its end."""
@@ -248,7 +257,7 @@ class Gateway:
             trusted=plan.trusted_proxies.trusts(peer),
             scheme=scope["scheme"],
             request_id=walk.request_id,
-            identity=() if caller is None else _identity(caller, standing),
+            identity=[*_observed(walk), *(() if caller is None else _identity(caller, standing))],
         )
         started = perf_counter()
         under_way: AnswerUnderWay | None = None
@@ -310,6 +319,10 @@ def _refusal(plan: Plan, route: CompiledRoute, caller: Caller, refusal: Refuse, 
     if ANSWERS[refusal.reason].status == 402 and standing is not None and refusal.offer_rank != NO_TIER:
         payment = Payment(caller.customer, route.requirement, standing, plan.ladder.names[refusal.offer_rank])
         return plan.answers.payment_required(refusal.reason, payment, asked)
+    if refusal.reason is Reason.SCOPE_MISSING and (missing := missing_of(route.requirement, caller)) is not None:
+        detail = f"{asked.method} {asked.path} needs {missing}; the credential doesn't hold it."
+        challenge = challenge_of(route.requirement, missing)
+        return plan.answers.refuse(refusal.reason, detail, asked, extra=[(b"www-authenticate", challenge)])
     return plan.answers.refuse(refusal.reason, _REFUSALS[refusal.reason], asked)
 
 
@@ -342,6 +355,11 @@ def _in_force(plan: Plan, one: Open) -> tuple[Plan, CompiledRoute]:
         None if isinstance(target, BadTarget) else plan.routes.match(one.walk.method, one.walk.header(b"host"), target)
     )
     return (plan, matched.route) if isinstance(matched, Matched) else (one.plan, one.route)
+
+
+def _observed(walk: Walk) -> Headers:
+    """Tells an API that takes whatever reaches it for paid which requests are not."""
+    return [] if walk.observed is None else [(b"x-gateway-observed", walk.observed.reason.value.encode())]
 
 
 def _identity(caller: Caller, standing: Standing | None) -> Headers:

@@ -50,7 +50,7 @@ def routes(config: Annotated[Path, ConfigOption] = _DEFAULT, output: FormatOptio
         sys.stdout.write(json.dumps([line.as_dict() for line in lines], indent=2, ensure_ascii=False) + "\n")
         return
     show_table(
-        ("ORDER", "METHODS", "HOST", "PATH", "WHO GETS IN", "UPSTREAM", "SPELLING"),
+        ("ORDER", "METHODS", "HOST", "PATH", "WHO GETS IN", "ENFORCED", "UPSTREAM", "SPELLING"),
         [
             (
                 str(line.order),
@@ -58,6 +58,7 @@ def routes(config: Annotated[Path, ConfigOption] = _DEFAULT, output: FormatOptio
                 line.host or "any",
                 line.path or "default",
                 _WHO.get(line.access) or line.asks,
+                line.enforce or "-",
                 line.upstream or "-",
                 line.spelling or "-",
             )

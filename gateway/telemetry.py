@@ -18,6 +18,8 @@ from typing import Final, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from policies.reasons import Reason
+
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BATCH_BYTES: Final = 32 * 1024
@@ -63,6 +65,12 @@ class Metrics:
             ("route",),
             registry=registry,
         )
+        self.observed = Counter(
+            "gateway_observed_total",
+            "Requests forwarded that an enforced route would have refused, by route, reason and the caller's tier.",
+            ("route", "reason", "tier"),
+            registry=registry,
+        )
         self.unknown_statuses = Counter(
             "gateway_unknown_subscription_statuses_total",
             "Subscriptions met whose status this version does not know; they give no access.",
@@ -83,6 +91,19 @@ class Metrics:
         self.reloaded.set(1)
 
 
+UNKNOWN_TIER: Final = "_unknown"
+NO_TIER_HELD: Final = "_none"
+"""What stands for the tier of a caller whom nobody knows or could look up, and of one who has none; no tier begins so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a request was forwarded in spite of, and the tier of whoever sent it."""
+
+    reason: Reason
+    tier: str
+
+
 @dataclass(frozen=True, slots=True)
 class RequestEnd:
     """What is told of one request. `reason` is `forwarded` when the answer was the upstream's own."""
@@ -100,6 +121,7 @@ class RequestEnd:
     upstream_seconds: float | None
     bytes_sent: int
     note: str | None = None
+    observed: Observed | None = None
 
 
 class Telemetry:
@@ -125,6 +147,8 @@ class Telemetry:
         duration.observe(end.seconds)
         if end.upstream is not None and end.upstream_seconds is not None:
             self.metrics.upstream_duration.labels(end.upstream).observe(end.upstream_seconds)
+        if end.observed is not None:
+            self.metrics.observed.labels(end.route, end.observed.reason.value, end.observed.tier).inc()
         self._log.write(end)
 
 
@@ -160,6 +184,8 @@ class AccessLog:
             "upstream_ms": None if end.upstream_seconds is None else round(end.upstream_seconds * 1000, 2),
             "bytes": end.bytes_sent,
         }
+        if end.observed is not None:
+            fields["observed"] = end.observed.reason.value
         if end.note is not None:
             fields["note"] = end.note
         # ensure_ascii keeps every control character escaped: a path can't forge a second line.

@@ -16,9 +16,10 @@ from urllib.parse import unquote
 from gateway.answers import Answer, Asked, Headers
 from gateway.credentials import Authenticated, Unauthenticated
 from gateway.plan import Plan
-from gateway.telemetry import RequestEnd
+from gateway.telemetry import NO_TIER_HELD, UNKNOWN_TIER, Observed, RequestEnd
 from gateway.upstream.outcome import CLIENT_CLOSED_REQUEST, Receive, Scope, Send, request_target
 from policies.api_key import masked
+from policies.decision import Forward
 from policies.paths import BadTarget, Target
 from policies.reasons import Reason
 from policies.route_table import CompiledRoute
@@ -54,6 +55,7 @@ class Walk:
     bytes_sent: int = 0
     note: str | None = None
     forwarded_path: bytes | None = None
+    observed: Observed | None = None
 
     @property
     def headers(self) -> Headers:
@@ -103,6 +105,13 @@ class Walk:
         await self.send({"type": "http.response.body", "body": body})
         self.bytes_sent = len(body)
 
+    def observe(self, decision: Forward) -> None:
+        """Keep in mind what it is forwarded in spite of, if anything."""
+        if decision.observed is not None:
+            standing = decision.standing
+            tier = UNKNOWN_TIER if standing is None else standing.tier or NO_TIER_HELD
+            self.observed = Observed(decision.observed, tier)
+
     def caller_left(self) -> None:
         """Nobody waits for the answer any more."""
         self.status, self.note = CLIENT_CLOSED_REQUEST, "the caller left"
@@ -123,6 +132,7 @@ class Walk:
             upstream_seconds=self.upstream_seconds,
             bytes_sent=self.bytes_sent,
             note=self.note,
+            observed=self.observed,
         )
 
 

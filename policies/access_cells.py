@@ -121,7 +121,7 @@ def _keys(config: Config, table: RouteTable) -> dict[tuple[int, str], tuple[obje
         route.place: (
             *(route.pattern, route.methods, route.host, route.upstream, config.routes[route.index].spelling),
             *(route.requirement.access, route.requirement.tier, route.requirement.features),
-            *(route.requirement.scopes, route.requirement.claims),
+            *(route.requirement.scopes, route.requirement.claims, route.enforcement),
         )
         for route in table.routes
     }

@@ -13,10 +13,13 @@ from enum import StrEnum
 from typing import Final
 
 from policies.access_cells import Cell, Found, cells
+from policies.decision import OBSERVABLE, Forward, Refuse
+from policies.enforcement import ENFORCED, Mode
 from policies.entitlement import Entitlement
 from policies.explain import Rules
 from policies.facts import CustomerFacts, GrantFact, SubscriptionFact
 from policies.reasons import Reason
+from policies.requirement import AUTHENTICATED, Requirement
 from policies.route_table import Matched, MethodNotAllowed
 from policies.schema import Tier
 from policies.supposed import item_of
@@ -90,6 +93,18 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What askers of a kind meet, in words, and how many of a hundred are refused."""
+
+    text: str
+    refused: int
+
+    @property
+    def lets_all_in(self) -> bool:
+        return self.refused == 0
+
+
+@dataclass(frozen=True, slots=True)
 class _Asker:
     label: str
     evidence: str
@@ -112,19 +127,26 @@ def affected(
     comparison: Comparison, old: Rules, new: Rules, customers: Iterable[CustomerFacts], now: float
 ) -> tuple[Affected, ...]:
     """The customers of a ledger, at `now`: those routes only that somebody gains or loses."""
-    alike: dict[tuple[int, int, bool, bool], tuple[int, Entitlement, Entitlement]] = {}
+    shares = {
+        found.route.enforcement
+        for cell in comparison.cells
+        for found in (cell.before, cell.after)
+        if isinstance(found, Matched) and found.route.enforcement.mode is Mode.SHARE
+    }
+    alike: dict[tuple[int, int, bool, bool, tuple[bool, ...]], tuple[int, Entitlement, Entitlement]] = {}
     for facts in customers:
         before, after = old.derive(facts), new.derive(facts)
         pays = _pays(facts, old, now) or _pays(facts, new, now)
-        key = (before.at(now).rank, after.at(now).rank, facts.blocked is not None, pays)
+        bound = tuple(share.binds(facts.customer) for share in shares)
+        key = (before.at(now).rank, after.at(now).rank, facts.blocked is not None, pays, bound)
         count, *_ = alike.get(key, (0, before, after))
         alike[key] = (count + 1, before, after)
     found: list[Affected] = []
     for cell in comparison.cells:
         losing, gaining = [0, 0], [0, 0]
-        for (*_, pays), (count, before, after) in alike.items():
-            was, is_now = _outcome(cell.before, old, before, now), _outcome(cell.after, new, after, now)
-            counted = losing if was == FORWARD != is_now else gaining if is_now == FORWARD != was else None
+        for (*_, pays, _), (count, before, after) in alike.items():
+            had, has = _lets_in(cell.before, old, before, now), _lets_in(cell.after, new, after, now)
+            counted = losing if had and not has else gaining if has and not had else None
             if counted is not None:
                 counted[0] += count
                 counted[1] += count if pays else 0
@@ -169,16 +191,17 @@ def _differences(
     cell: Cell, old: Rules, new: Rules, askers: tuple[_Asker, ...], callers: list[tuple[Caller, Caller]]
 ) -> Iterator[Difference]:
     """Askers with the same before and after in one."""
-    grouped: dict[tuple[str, str], list[_Asker]] = {}
+    grouped: dict[tuple[_Outcome, _Outcome], list[_Asker]] = {}
     for asker, (before, after) in zip(askers, callers, strict=True):
         was, is_now = _outcome(cell.before, old, before, _NOW), _outcome(cell.after, new, after, _NOW)
-        if was == is_now == FORWARD and _upstream(cell.before) != _upstream(cell.after):
-            was, is_now = f"{FORWARD} to {_upstream(cell.before)}", f"{FORWARD} to {_upstream(cell.after)}"
+        if was.lets_all_in and is_now.lets_all_in and _upstream(cell.before) != _upstream(cell.after):
+            was = replace(was, text=f"{was.text} to {_upstream(cell.before)}")
+            is_now = replace(is_now, text=f"{is_now.text} to {_upstream(cell.after)}")
         if was != is_now or _is_narrowed_otherwise(cell, was):
             grouped.setdefault((was, is_now), []).append(asker)
     for (was, is_now), changed in grouped.items():
         effect = _effect(cell, was, is_now)
-        narrowed = is_now.startswith(FORWARD) and _is_narrowed_otherwise(cell, was)
+        narrowed = is_now.lets_all_in and _is_narrowed_otherwise(cell, was)
         yield Difference(
             path=cell.target.path,
             host=cell.host,
@@ -186,29 +209,36 @@ def _differences(
             route_before=_label(cell.before),
             route_after=_label(cell.after),
             who=tuple(_named(changed, askers)),
-            before=was + _with(cell.before) if narrowed else was,
-            after=is_now + _with(cell.after) if narrowed else is_now,
+            before=was.text + _with(cell.before) if narrowed else was.text,
+            after=is_now.text + _with(cell.after) if narrowed else is_now.text,
             effect=effect,
         )
 
 
-def _is_narrowed_otherwise(cell: Cell, was: str) -> bool:
+def _is_narrowed_otherwise(cell: Cell, was: _Outcome) -> bool:
     """Whether who is let through must hold other scopes or claims than before. Whoever asks here holds them all."""
-    if not was.startswith(FORWARD) or not (isinstance(cell.before, Matched) and isinstance(cell.after, Matched)):
+    if not was.lets_all_in or not (isinstance(cell.before, Matched) and isinstance(cell.after, Matched)):
         return False
-    before, after = cell.before.route.requirement, cell.after.route.requirement
+    before, after = _held_to(cell.before), _held_to(cell.after)
     return not (before.narrows_as_much_as(after) and after.narrows_as_much_as(before))
 
 
-def _effect(cell: Cell, was: str, is_now: str) -> Effect:
-    if was.startswith(FORWARD) and is_now.startswith(FORWARD) and _is_narrowed_otherwise(cell, was):
+def _held_to(matched: Matched) -> Requirement:
+    """What a credential must hold there; nothing where nobody is refused for it."""
+    return matched.route.requirement if matched.route.enforcement.refuses_anybody else AUTHENTICATED
+
+
+def _effect(cell: Cell, was: _Outcome, is_now: _Outcome) -> Effect:
+    if was.lets_all_in and is_now.lets_all_in and _is_narrowed_otherwise(cell, was):
         widened = (
             isinstance(cell.before, Matched)
             and isinstance(cell.after, Matched)
-            and cell.before.route.requirement.narrows_as_much_as(cell.after.route.requirement)
+            and _held_to(cell.before).narrows_as_much_as(_held_to(cell.after))
         )
         return Effect.GAINS if widened else Effect.LOSES
-    return Effect.LOSES if was == FORWARD else Effect.GAINS if is_now == FORWARD else Effect.DIFFERS
+    if was.refused == is_now.refused:
+        return Effect.DIFFERS
+    return Effect.LOSES if was.refused < is_now.refused else Effect.GAINS
 
 
 def _with(found: Found) -> str:
@@ -224,11 +254,27 @@ def _named(changed: list[_Asker], askers: tuple[_Asker, ...]) -> Iterator[str]:
         yield label if is_whole else f"{label} ({', '.join(part.evidence for part in parts)})"
 
 
-def _outcome(found: Found, rules: Rules, caller: Caller, now: float) -> str:
-    if isinstance(found, Matched):
-        reason, _ = admit(found.route, rules.ladder, caller, now)
-        return FORWARD if reason is None else shown(reason)
-    return shown(Reason.METHOD_NOT_ALLOWED if isinstance(found, MethodNotAllowed) else Reason.NO_ROUTE)
+def _outcome(found: Found, rules: Rules, caller: Caller, now: float) -> _Outcome:
+    if not isinstance(found, Matched):
+        reason = Reason.METHOD_NOT_ALLOWED if isinstance(found, MethodNotAllowed) else Reason.NO_ROUTE
+        return _Outcome(shown(reason), 100)
+    enforcement = found.route.enforcement
+    strictly = admit(replace(found.route, enforcement=ENFORCED), rules.ladder, caller, now)
+    if not isinstance(strictly, Refuse) or not enforcement.judges:
+        return _Outcome(FORWARD, 0)
+    refusal = shown(strictly.reason)
+    if enforcement.refuses_everybody or strictly.reason not in OBSERVABLE:
+        return _Outcome(refusal, 100)
+    if enforcement.mode is Mode.SHARE and not isinstance(caller, Reason):
+        return _Outcome(f"{refusal} for {enforcement}", enforcement.percent)
+    return _Outcome(f"{FORWARD}, observed {refusal}", 0)
+
+
+def _lets_in(found: Found, rules: Rules, caller: Caller, now: float) -> bool:
+    """Whether this very caller is forwarded."""
+    if not isinstance(found, Matched):
+        return False
+    return isinstance(admit(found.route, rules.ladder, caller, now), Forward | None)
 
 
 def _label(found: Found) -> str | None:

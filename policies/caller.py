@@ -7,6 +7,8 @@ from typing import Final
 
 SCOPE_KEY: Final = "gateway.caller"
 LONGEST_CUSTOMER: Final = 255
+MADE_UP: Final = "somebody"
+"""What a customer is called who is made up for a question."""
 
 
 @dataclass(frozen=True, slots=True)

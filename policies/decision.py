@@ -6,7 +6,9 @@ It must never answer Forward for something it doesn't know: an unknown access le
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+from policies.enforcement import Enforcement
 from policies.entitlement import PAYING, Entitlement, Standing
 from policies.reasons import Reason
 from policies.requirement import Access, Requirement
@@ -15,9 +17,13 @@ from policies.tiers import NO_TIER, Ladder
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Let it through. `standing` is None where nothing was looked up, or where the lookup failed and didn't matter."""
+    """Let it through. `standing` is None where nothing was looked up, or where the lookup failed and didn't matter.
+
+    `observed` is what it would have been refused for, were its route enforced for this caller.
+    """
 
     standing: Standing | None
+    observed: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,22 @@ class Refuse:
 
 
 Decision = Forward | Refuse
+
+OBSERVABLE: Final = frozenset(
+    {
+        *(
+            Reason.TOKEN_MISSING,
+            Reason.TOKEN_INVALID,
+            Reason.TOKEN_EXPIRED,
+            Reason.KEYS_UNAVAILABLE,
+            Reason.BAD_REQUEST,
+        ),
+        *(Reason.SUBSCRIPTION_REQUIRED, Reason.TIER_REQUIRED, Reason.SUBSCRIPTION_EXPIRED, Reason.PAYMENT_FAILED),
+        *(Reason.SUBSCRIPTION_PAUSED, Reason.SCOPE_MISSING, Reason.FORBIDDEN, Reason.ENTITLEMENT_UNAVAILABLE),
+    }
+)
+"""What a route that isn't enforced lets pass: all that it asks of its caller (`bad_request`: of credentials that contradict
+each other). Anything else, a block by the operator first of all, is refused whatever the route says (P2)."""
 
 _FORWARD_UNKNOWN = Forward(None)
 _UNAVAILABLE = Refuse(Reason.ENTITLEMENT_UNAVAILABLE)
@@ -58,6 +80,19 @@ def decide(requirement: Requirement, entitlement: Entitlement | None, ladder: La
     if _is_granted(requirement, standing):
         return Forward(standing)
     return _refuse(requirement, entitlement, standing, ladder, now)
+
+
+def lacking(decision: Decision) -> Decision:
+    """The decision on a credential that doesn't hold a scope or claim that its route asks for; a block comes first."""
+    is_blocked = isinstance(decision, Refuse) and decision.reason is Reason.BLOCKED
+    return decision if is_blocked else Refuse(Reason.SCOPE_MISSING, decision.standing)
+
+
+def enforce(decision: Decision, enforcement: Enforcement, customer: str | None) -> Decision:
+    """The decision as far as its route is enforced for this customer, None where nobody is known."""
+    if isinstance(decision, Forward) or decision.reason not in OBSERVABLE or enforcement.binds(customer):
+        return decision
+    return Forward(decision.standing, observed=decision.reason)
 
 
 def _is_granted(requirement: Requirement, standing: Standing) -> bool:

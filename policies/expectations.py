@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from policies.decision import OBSERVABLE
 from policies.diagnostics import listed, nearest
 from policies.entitlement import BillingRules, derive
 from policies.moments import parse_moment
@@ -26,6 +27,8 @@ from policies.schema import Config, Expectation, Who
 from policies.supposed import Impossible, Supposition, suppose
 from policies.tiers import build_ladder
 from policies.verdict import FORWARD, Question, because, judge
+
+OBSERVE: Final = "observe"
 
 SOME_DAY: Final = 1_767_225_600
 """When a test plays that names no time: 2026-01-01. Nothing in it depends on which day that is."""
@@ -51,12 +54,18 @@ _EXPECTED: Final = re.compile(r"(?:([0-9]{3}) *)?([A-Za-z_]*)")
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is to come of a request: any of these reasons, or, with none of them, that it is forwarded."""
+    """What is to come of a request: any of these reasons, or, with none of them, that it is forwarded.
+
+    `is_observed`: it is forwarded in spite of one of them, on a route that isn't enforced.
+    """
 
     reasons: tuple[Reason, ...]
+    is_observed: bool = False
 
-    def holds(self, reason: Reason | None) -> bool:
-        """Whether this is what was expected."""
+    def holds(self, reason: Reason | None, observed: Reason | None = None) -> bool:
+        """Whether this is what was expected: refused for `reason`, or forwarded, in spite of `observed` perhaps."""
+        if self.is_observed:
+            return reason is None and observed in self.reasons
         return reason in self.reasons if self.reasons else reason is None
 
 
@@ -80,6 +89,13 @@ def read_expected(text: str) -> Expected | str:
     """What ``forward``, ``402``, ``tier_required`` or ``402 tier_required`` expects, or what is wrong, as a predicate."""
     if text == FORWARD:
         return Expected(())
+    if text.startswith(f"{OBSERVE} "):
+        refusal = read_expected(text.removeprefix(f"{OBSERVE} ").strip())
+        if isinstance(refusal, str):
+            return refusal
+        if not refusal.reasons or not set(refusal.reasons) & OBSERVABLE:
+            return f"can't be observed: after '{OBSERVE}' stands a refusal that a route lets pass, such as 402 tier_required"
+        return Expected(refusal.reasons, is_observed=True)
     parts = _EXPECTED.fullmatch(text.strip())
     if parts is None or not (parts[1] or parts[2]):
         return f"is neither {FORWARD} nor a status and a reason, such as 402 tier_required"
@@ -126,7 +142,7 @@ def unmet_expectations(config: Config, table: RouteTable) -> Iterator[Unmet]:
         question = Question(request[0], request[1], test.host or "")
         caller = Reason.TOKEN_MISSING if facts is None else derive(facts, ladder, rules)
         verdict = judge(table, ladder, question, caller, at)
-        if verdict.is_own or not expected.holds(verdict.reason):
+        if verdict.is_own or not expected.holds(verdict.reason, verdict.observed):
             asker = "nobody" if who is None else str(who)
             yield Unmet(
                 index, f"{question} from {asker} is answered {verdict.outcome}, not {test.expect}: {because(verdict)}"

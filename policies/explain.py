@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from policies.caller import Caller as Credential
-from policies.decision import Forward, Refuse
+from policies.decision import Refuse
+from policies.enforcement import Mode
 from policies.entitlement import BillingRules, Entitlement, derive
 from policies.explain_losers import Loser, losers_of
 from policies.facts import CustomerFacts
@@ -19,12 +20,12 @@ from policies.moments import format_moment
 from policies.paths import BadTarget
 from policies.reasons import Reason
 from policies.requirement import Access, Requirement
-from policies.route_table import MethodNotAllowed, RouteTable
+from policies.route_table import CompiledRoute, MethodNotAllowed, RouteTable
 from policies.schema import Config
 from policies.scopes import missing_of
-from policies.supposed import SOMEBODY, Impossible, Supposition, suppose
+from policies.supposed import Impossible, Supposition, suppose
 from policies.tiers import NO_TIER, Ladder
-from policies.verdict import FORWARD, Caller, Question, Verdict, asks, because, judge, narrowing
+from policies.verdict import FORWARD, NOBODY, Caller, Question, Verdict, asks, because, judge, narrowing, shown
 
 MOST_EDGES: Final = 64
 """How many moments ahead are tried: a customer with more subscriptions than that is not explained by a list."""
@@ -102,20 +103,34 @@ def _checks(rules: Rules, question: Question, caller: Caller, verdict: Verdict, 
     host = f" under the host {question.host}" if question.host and rules.table.hosts else ""
     label = "default" if route.index < 0 else route.label
     yield Check("route", f"{label} judges {question.method}{host}, and asks for {asks(route.requirement)}")
-    if route.requirement.access is Access.PUBLIC or (verdict.decision is None and verdict.reason is None):
+    if verdict.reason is Reason.BAD_PATH:
+        yield Check("path", because(verdict).rpartition(", and ")[2])
+        return
+    if route.requirement.access is not Access.PUBLIC and not route.enforcement.refuses_everybody:
+        yield Check("enforce", _enforced(route, caller))
+    if verdict.decision is None:
         yield Check("token", "not looked at")
         return
     if isinstance(caller, Reason):
-        yield Check("token", because(verdict).rpartition(", and ")[2])
+        yield Check("token", NOBODY[caller])
         return
     yield Check("token", f"good, and names the customer {caller.facts.customer}")
     if route.requirement.narrows:
         yield Check("credential", _held(route.requirement, question.credential))
-    if verdict.decision is None:
+    if verdict.decision.standing is None:
         return  # nothing was looked up
     if route.fails_open:
         yield Check("on_unavailable", "allow: forwarded, too, when it can't be found out what the customer pays")
     yield from _entitlement_checks(rules.ladder, caller, verdict, now)
+
+
+def _enforced(route: CompiledRoute, caller: Caller) -> str:
+    """How far the route is enforced, and whether for this caller."""
+    if route.enforcement.mode is not Mode.SHARE:
+        said = {Mode.OBSERVE: "what would be refused is forwarded and counted", Mode.OFF: "nobody is judged"}
+        return f"{route.enforcement}: {said[route.enforcement.mode]}"
+    is_bound = route.enforcement.binds(None if isinstance(caller, Reason) else caller.facts.customer)
+    return f"{route.enforcement} of the customers, and {'this is' if is_bound else 'this is not'} one of them"
 
 
 def _held(requirement: Requirement, credential: Credential | None) -> str:
@@ -151,12 +166,15 @@ def _changes(rules: Rules, question: Question, caller: Caller, verdict: Verdict,
             other = judge(rules.table, rules.ladder, replace(question, method=method), caller, now)
             yield Change(f"the method were {method}", other.outcome)
         return
-    if verdict.route is None or (verdict.decision is None and verdict.reason is None):
+    if verdict.route is None or verdict.reason is Reason.BAD_PATH or verdict.decision is None:
         return
+    if verdict.observed is not None:
+        yield Change("the route were enforced (enforce: on)", shown(verdict.observed))
     if isinstance(caller, Reason):
         yield from _for_somebody_else(rules, question, verdict, now, [None, *rules.ladder.names])
         return
-    if verdict.reason is Reason.SCOPE_MISSING:
+    reason = verdict.observed or verdict.reason
+    if reason is Reason.SCOPE_MISSING:
         enough = replace(question, credential=None)
         outcome = judge(rules.table, rules.ladder, enough, caller, now).outcome
         yield Change(f"the credential held {narrowing(verdict.route.requirement)}", outcome)
@@ -166,14 +184,15 @@ def _changes(rules: Rules, question: Question, caller: Caller, verdict: Verdict,
 
 
 def _otherwise(rules: Rules, question: Question, caller: Entitlement, verdict: Verdict, now: float) -> Iterator[Change]:
-    if isinstance(verdict.decision, Forward | None):
+    reason = verdict.observed or verdict.reason
+    if reason is None:
         return
     if caller.facts.blocked is not None:
         freed = rules.derive(replace(caller.facts, blocked=None))
         other = judge(rules.table, rules.ladder, question, freed, now)
         yield Change("the block were lifted", other.outcome)
         return
-    if verdict.decision.reason is Reason.PAYMENT_FAILED:
+    if reason is Reason.PAYMENT_FAILED:
         paid = rules.derive(_paid(caller.facts, now))
         other = judge(rules.table, rules.ladder, question, paid, now)
         yield Change("the open invoice were paid", other.outcome)
@@ -188,7 +207,7 @@ def _for_somebody_else(
     for tier in tiers:
         if tier is not None and rules.ladder.rank(tier) == rules.ladder.everybody_rank:
             continue  # the same as having bought nothing
-        facts = suppose(Supposition(tier), rules.config.tiers, int(now), customer=SOMEBODY)
+        facts = suppose(Supposition(tier), rules.config.tiers, int(now))
         if isinstance(facts, Impossible):
             raise TypeError(f"{tier!r} is a tier of this very ladder: {facts.message}")
         outcome = judge(rules.table, rules.ladder, question, rules.derive(facts), now).outcome

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from policies.diagnostics import listed, quoted
 from policies.paths import BadTarget, Target
-from policies.patterns import host_of, parse_pattern
-from policies.route_table import CompiledRoute, Matched, MethodNotAllowed, NoRoute, RouteTable
+from policies.patterns import host_of
+from policies.route_table import CompiledRoute, Matched, MethodNotAllowed, NoRoute, RouteTable, is_spelled
 from policies.routes import compile_routes
 from policies.schema import Config
 from policies.verdict import Question, Verdict
@@ -66,7 +66,7 @@ def _compared(config: Config, route: CompiledRoute, winner: CompiledRoute, quest
         )
     if winner.specificity < route.specificity:
         return f"{winner.label!r} is more specific: {_first_difference(winner, route)}"
-    if _is_spelled(winner, target) and not _is_spelled(route, target):
+    if is_spelled(winner, target) and not is_spelled(route, target):
         return f"{winner.label!r} is written in exactly this spelling"
     return f"{winner.label!r} names {question.method}"
 
@@ -79,16 +79,6 @@ def _first_difference(winner: CompiledRoute, route: CompiledRoute) -> str:
         if one != other:
             return f"it has {_KINDS[one]} where this has {_KINDS[other]}, in segment {position + 1}"
     return "it ends where this goes on with '/**'"
-
-
-def _is_spelled(route: CompiledRoute, target: Target) -> bool:
-    pattern = parse_pattern(route.pattern)
-    if isinstance(pattern, str):
-        raise TypeError(f"{route.pattern!r} is a compiled route's and can't be read: {pattern}")
-    same_slash = pattern.has_below or pattern.has_trailing_slash is target.has_trailing_slash
-    return same_slash and all(
-        literal in {None, segment} for literal, segment in zip(pattern.segments, target.segments, strict=False)
-    )
 
 
 def _alone(

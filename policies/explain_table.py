@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from policies.requirement import Access
 from policies.route_table import CompiledRoute, RouteTable
 from policies.routes import is_lenient
 from policies.schema import Config
@@ -29,6 +30,7 @@ class RouteLine:
     features: tuple[str, ...]
     upstream: str | None
     spelling: str | None
+    enforce: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--format json``."""
@@ -45,7 +47,7 @@ def effective_table(config: Config, table: RouteTable) -> tuple[RouteLine, ...]:
         return (*lines, _line(len(lines) + 1, table.default, None))
     return (
         *lines,
-        RouteLine(len(lines) + 1, None, None, None, "deny", "refused with 404 no_route", None, (), None, None),
+        RouteLine(len(lines) + 1, None, None, None, "deny", "refused with 404 no_route", None, (), None, None, None),
     )
 
 
@@ -62,6 +64,7 @@ def _line(order: int, route: CompiledRoute, spelling: str | None) -> RouteLine:
         features=needs.features,
         upstream=route.upstream,
         spelling=spelling,
+        enforce=None if route.index < 0 or needs.access is Access.PUBLIC else str(route.enforcement),
     )
 
 

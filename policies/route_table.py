@@ -14,13 +14,17 @@ while `/V1/Reports/7` finds the tier of `/v1/reports/{id}` and not an open `/**`
 
 **The guard.** Before a lax winner is believed, the path is read as the most forgiving server would read it
 (`policies.spelling`), by *every* route that doesn't say `spelling: exact`. If a route so found is more specific than
-the winner and stricter, the strictest of these takes its place (where scopes or claims leave open which is the stricter,
+the winner (or as specific, where the winner is not written in this spelling) and stricter, the strictest of these takes its place (where scopes or claims leave open which is the stricter,
 what both ask for is asked); and where only the default was left, a route that so
 matches with another method makes it a 405. The guard only ever makes an answer stricter. It is why `/V1/Models` is not
 public under an open `/**` when `/v1/models` needs a token, and why `/pro%20` is judged as `/pro`.
 
 Hence, for requests P and Q where some server reads Q as P: what P needs, Q needs at least, or Q's winner was written
 for exactly the spelling of Q and is at least as specific as P's.
+
+**Enforcement.** Routes match, and win, as if all were enforced: what `observe` counts is what `on` would refuse. For the
+guard a route that isn't enforced for everybody is as lax as if it asked for nothing, and one that refuses nobody
+guards nothing.
 
 A path that matches only with other methods is a 405, also where `default` would let it through. A route without
 `methods` admits every method but CONNECT and TRACE; methods are compared exactly, so `get` is not one.
@@ -32,8 +36,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from policies.enforcement import ENFORCED, Enforcement
 from policies.paths import Target
-from policies.patterns import host_of
+from policies.patterns import host_of, parse_pattern
 from policies.requirement import Access, Requirement
 from policies.rewriting import Rewrite
 from policies.schema import Timeouts
@@ -48,7 +53,8 @@ class CompiledRoute:
     """One route, ready to judge.
 
     `label` is unique in its table; `methods` None admits all; `index` is that of its entry in the file, which may hold
-    several paths, -1 for the default. The lesser `specificity` wins, the greater `strictness` admits fewer: 0 public, 1 authenticated, then the tiers.
+    several paths, -1 for the default. The lesser `specificity` wins, the greater `strictness` admits fewer: 0 public, 1 authenticated, then the tiers;
+    it is what the route asks where it is enforced.
     """
 
     label: str
@@ -64,6 +70,22 @@ class CompiledRoute:
     timeouts: Timeouts | None = None
     max_body: int | None = None
     fails_open: bool = False
+    enforcement: Enforcement = ENFORCED
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody looks at who is calling."""
+        return self.requirement.access is Access.PUBLIC or not self.enforcement.judges
+
+    @property
+    def assured(self) -> int:
+        """How much everybody has met who is let through here."""
+        return self.strictness if self.enforcement.refuses_everybody else 0
+
+    @property
+    def demanded(self) -> int:
+        """How much somebody may have to meet to be let through here."""
+        return self.strictness if self.enforcement.refuses_anybody else 0
 
     def takes(self, body_bytes: int) -> bool:
         """Whether a body of this length is let through."""
@@ -76,8 +98,11 @@ class CompiledRoute:
 
     def asks_as_much_as(self, other: CompiledRoute) -> bool:
         """Whether nobody is let through here whom the other would refuse."""
+        if not other.enforcement.refuses_anybody:
+            return True
         return (
-            self.strictness >= other.strictness
+            self.enforcement.refuses_everybody
+            and self.strictness >= other.strictness
             and self.requirement.narrows_as_much_as(other.requirement)
             and (other.fails_open or not self.fails_open)
         )
@@ -223,7 +248,7 @@ class RouteTable:
             if found is not None:
                 # Routes with a tier took part leniently: without further readings only a token can still be missed.
                 reach = self.strictest if target.further else min(self.strictest, 1)
-                return found if found.route.strictness >= reach else self._guarded(found, trees, method, target)
+                return found if found.route.assured >= reach else self._guarded(found, trees, method, target)
         allow = frozenset[str]().union(
             *(leaf.allow(target) for tree in trees for leaf in _leaves(tree.lenient, target.folded, 0))
         )
@@ -255,7 +280,7 @@ class RouteTable:
             if found is None:
                 continue
             admits_method = True
-            if found.route.specificity < winner.route.specificity and not best.route.asks_as_much_as(found.route):
+            if not best.route.asks_as_much_as(found.route) and _outranks(found.route, winner.route, target):
                 best = found if found.route.asks_as_much_as(best.route) else Matched(_both(best.route, found.route))
         if winner.route is self.default and allow and not admits_method:
             return MethodNotAllowed(tuple(sorted(allow)))
@@ -267,13 +292,32 @@ class RouteTable:
         return (self.any_host,) if named is None else (named, self.any_host)
 
 
+def is_spelled(route: CompiledRoute, target: Target) -> bool:
+    """Whether the route was written in exactly this spelling. Its shape is known to fit."""
+    pattern = parse_pattern(route.pattern)
+    if isinstance(pattern, str):
+        raise TypeError(f"{route.pattern!r} is a compiled route's and can't be read: {pattern}")
+    same_slash = pattern.has_below or pattern.has_trailing_slash is target.has_trailing_slash
+    return same_slash and all(
+        literal in {None, segment} for literal, segment in zip(pattern.segments, target.segments, strict=False)
+    )
+
+
+def _outranks(guard: CompiledRoute, winner: CompiledRoute, target: Target) -> bool:
+    """Whether the guard stands before the winner: more specific, or as specific where the winner is spelled otherwise."""
+    if guard.specificity == winner.specificity:
+        return not is_spelled(winner, target)
+    return guard.specificity < winner.specificity
+
+
 def _both(one: CompiledRoute, other: CompiledRoute) -> CompiledRoute:
     """The more specific of the two, asking for what either asks for: neither alone is the stricter one."""
     nearer = min(one, other, key=lambda route: route.specificity)
-    dearer = max(one, other, key=lambda route: route.strictness)
+    dearer = max(one, other, key=lambda route: route.demanded)
     return replace(
         nearer,
         strictness=dearer.strictness,
+        enforcement=ENFORCED,
         fails_open=one.fails_open and other.fails_open,
         requirement=replace(
             dearer.requirement,

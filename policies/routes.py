@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from policies.diagnostics import Severity
+from policies.enforcement import parse_enforcement
 from policies.paths import BadTarget, read_target
 from policies.patterns import Pattern, host_of, parse_pattern
 from policies.requirement import AUTHENTICATED, PUBLIC, Access, Requirement
@@ -119,9 +120,10 @@ def compile_routes(config: Config) -> Compilation:
 def _strictest(placed: list[PlacedRoute]) -> int:
     """Above all tiers where routes differ in more than these: whoever wins, one that asks for more may have been missed."""
     guards = [one.route for one in placed if one.guards]
-    if any(route.requirement.narrows for route in guards) or any(one.route.fails_open for one in placed):
+    laxer = (one.route.fails_open or not one.route.enforcement.refuses_everybody for one in placed)
+    if any(route.requirement.narrows for route in guards) or any(laxer):
         return MOST_STRICT
-    return max((route.strictness for route in guards), default=0)
+    return max((route.demanded for route in guards), default=0)
 
 
 def _laxer_under_another_host(placed: list[PlacedRoute], table: RouteTable, config: Config) -> Iterator[RouteProblem]:
@@ -206,12 +208,18 @@ def _compile(
             timeouts=route.timeouts.over(config.upstreams[upstream].timeouts),
             max_body=route.max_body,
             fails_open=route.on_unavailable == "allow" and requirement.access is Access.TIER,
+            enforcement=parse_enforcement(route.enforce, _share_key(route)),
         ),
         pattern,
         is_lenient=is_lenient(route, requirement),
         guards=route.spelling != "exact",
         named_methods=named,
     )
+
+
+def _share_key(route: Route) -> str:
+    """What parts the customers whom this entry refuses from those of others; all paths of one entry have the same."""
+    return "\0".join((*sorted(route.methods), (route.host or "").lower(), *route.each_path[:1]))
 
 
 def is_lenient(route: Route, requirement: Requirement) -> bool:

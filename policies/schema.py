@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
+from policies.enforcement import ENFORCE_PATTERN, parse_enforcement
 from policies.moments import MOMENT_PATTERN, parse_moment
 from policies.scalars import read_flag, read_whole
 from policies.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
@@ -43,6 +44,11 @@ def _moment(value: str) -> str:
     return value
 
 
+def _enforcement(value: str) -> str:
+    parse_enforcement(value)
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN})]
 """Seconds; written ``500ms``, ``30s``, ``5m``, ``48h`` or ``3d``."""
 
@@ -58,6 +64,9 @@ OneOrSeveral = Annotated[
 
 Moment = Annotated[str, AfterValidator(_moment), WithJsonSchema({"type": "string", "pattern": MOMENT_PATTERN})]
 """A time that `parse_moment` reads, kept as it is written: ``2026-12-01`` or ``2026-12-01T18:00Z``."""
+
+Enforce = Annotated[str, AfterValidator(_enforcement), WithJsonSchema({"type": "string", "pattern": ENFORCE_PATTERN})]
+"""What `parse_enforcement` reads, kept as it is written: ``on``, ``observe``, ``off`` or ``25%``."""
 
 Whole = Annotated[int, BeforeValidator(read_whole)]
 Flag = Annotated[bool, BeforeValidator(read_flag)]
@@ -271,6 +280,7 @@ class Route(Model):
     timeouts: RouteTimeouts = RouteTimeouts()
     max_body: Size | None = None
     on_unavailable: Literal["deny", "allow"] = "deny"
+    enforce: Enforce = "on"
     spelling: Literal["exact", "lenient"] | None = None
     outlive_token: Flag = False
 

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from policies.caller import MADE_UP
 from policies.diagnostics import listed, quoted
 from policies.facts import CustomerFacts, GrantFact, ItemFact, SubscriptionFact
 from policies.moments import format_moment
@@ -31,7 +32,6 @@ from policies.schema import SupposedStatus, Tier
 from policies.tiers import NO_TIER, Ladder, build_ladder
 
 STATUSES: Final[tuple[str, ...]] = get_args(SupposedStatus)
-SOMEBODY: Final = "somebody"
 
 _DAY: Final = 86_400
 _PERIOD: Final = 30 * _DAY
@@ -69,7 +69,7 @@ class Impossible:
 
 
 def suppose(
-    supposition: Supposition, tiers: Sequence[Tier], at: int, *, customer: str = SOMEBODY
+    supposition: Supposition, tiers: Sequence[Tier], at: int, *, customer: str = MADE_UP
 ) -> CustomerFacts | Impossible:
     """The facts of such a customer at `at`, fetched at that very moment, so that nothing is doubtful."""
     ladder = build_ladder(tuple(tiers))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from policies.caller import Caller as Credential
-from policies.decision import Decision, Forward, Refuse, decide
+from policies.decision import Decision, Forward, Refuse, decide, enforce, lacking
 from policies.entitlement import Entitlement
 from policies.paths import BadTarget, Target, read_target
 from policies.patterns import RESERVED
@@ -51,7 +51,7 @@ class Question:
 class Verdict:
     """How far a request came. `reason` None is forwarded, or, with `is_own`, answered by the gateway's own endpoints.
 
-    `matched` is None where no route was looked for; `decision` where nobody had to be known, or nobody is.
+    `matched` is None where no route was looked for; `decision` where nobody had to be known.
     """
 
     reading: Target | BadTarget
@@ -66,11 +66,18 @@ class Verdict:
         return self.matched.route if isinstance(self.matched, Matched) else None
 
     @property
+    def observed(self) -> Reason | None:
+        """What it was forwarded in spite of, on a route that isn't enforced for its caller."""
+        return self.decision.observed if self.reason is None and isinstance(self.decision, Forward) else None
+
+    @property
     def outcome(self) -> str:
-        """``forward``, ``402 tier_required`` or ``own``."""
+        """``forward``, ``forward, observed 402 tier_required``, ``402 tier_required`` or ``own``."""
         if self.is_own:
             return OWN
-        return FORWARD if self.reason is None else shown(self.reason)
+        if self.reason is not None:
+            return shown(self.reason)
+        return FORWARD if self.observed is None else f"{FORWARD}, observed {shown(self.observed)}"
 
 
 def shown(reason: Reason) -> str:
@@ -99,7 +106,8 @@ def judge(table: RouteTable, ladder: Ladder, question: Question, caller: Caller,
         return Verdict(reading, matched, Reason.METHOD_NOT_ALLOWED)
     if not _can_go_on(matched, reading):
         return Verdict(reading, matched, Reason.BAD_PATH)
-    reason, decision = admit(matched.route, ladder, caller, now, question.credential)
+    decision = admit(matched.route, ladder, caller, now, question.credential)
+    reason = decision.reason if isinstance(decision, Refuse) else None
     if reason is None and not matched.route.takes(question.body_bytes):
         reason = Reason.BODY_TOO_LARGE
     return Verdict(reading, matched, reason, decision)
@@ -112,16 +120,18 @@ def _can_go_on(matched: Matched, target: Target) -> bool:
 
 def admit(
     route: CompiledRoute, ladder: Ladder, caller: Caller, now: float, credential: Credential | None = None
-) -> tuple[Reason | None, Decision | None]:
-    """Whether the route lets the caller through, and the decision where one was needed."""
-    if route.requirement.access is Access.PUBLIC:
-        return None, None
+) -> Decision | None:
+    """Whether the route lets the caller through; None where nobody looks at who it is."""
+    if route.is_open:
+        return None
     if isinstance(caller, Reason):
-        return caller, None
-    if credential is not None and missing_of(route.requirement, credential) is not None:
-        return Reason.SCOPE_MISSING, None
+        return enforce(Refuse(caller), route.enforcement, None)
+    customer = caller.facts.customer
+    lacks = credential is not None and missing_of(route.requirement, credential) is not None
+    if lacks and route.enforcement.binds(customer):
+        return Refuse(Reason.SCOPE_MISSING)
     decision = decide(route.requirement, caller, ladder, now)
-    return (None if isinstance(decision, Forward) else decision.reason), decision
+    return enforce(lacking(decision) if lacks else decision, route.enforcement, customer)
 
 
 def asks(requirement: Requirement) -> str:
@@ -156,15 +166,23 @@ def because(verdict: Verdict) -> str:
     if verdict.reason is Reason.BODY_TOO_LARGE:
         return f"{named} takes bodies of at most {verdict.route.max_body} bytes"
     asking = f"{named} asks for {asks(verdict.route.requirement)}"
+    if verdict.reason is Reason.BAD_PATH:
+        return f"{asking}, and {NOBODY[Reason.BAD_PATH]}"
     if verdict.decision is None:
-        if verdict.reason is not None:
-            return f"{asking}, and {_NOBODY[verdict.reason]}"
-        is_open = verdict.route.requirement.access is Access.PUBLIC
-        return asking if is_open else f"{asking}, but a CORS preflight carries no token and goes through"
-    return f"{asking}, and the caller {_has(verdict.decision)}"
+        if verdict.route.requirement.access is Access.PUBLIC:
+            return asking
+        if not verdict.route.enforcement.judges:
+            return f"{asking}, but says enforce: off, so nobody looks"
+        return f"{asking}, but a CORS preflight carries no token and goes through"
+    reason = verdict.observed or verdict.reason
+    found = NOBODY.get(reason) if reason is not None else None
+    why = f"{asking}, and {found or f'the caller {_has(verdict.decision)}'}"
+    if verdict.observed is None:
+        return why
+    return f"{why}; but it says enforce: {verdict.route.enforcement}, and forwards and counts what it would refuse"
 
 
-_NOBODY: Final = {
+NOBODY: Final = {
     Reason.BAD_PATH: "the path spells the beginning that the route cuts off in another way",
     Reason.SCOPE_MISSING: "the credential doesn't hold all of that",
     Reason.TOKEN_MISSING: "the request holds no token",

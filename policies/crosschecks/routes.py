@@ -39,6 +39,7 @@ def check(draft: Draft, findings: Findings) -> None:
         _prefixes(draft, index, route, findings)
         _timeouts(draft, index, route, findings)
         _fails_open(draft, index, route, findings)
+        _enforced(draft, index, route, findings)
     _default(draft, findings)
     _needs_issuers(draft, findings)
     if (
@@ -210,6 +211,22 @@ def _fails_open(draft: Draft, index: int, route: Route, findings: Findings) -> N
             draft.positions.key(*at, "on_unavailable"),
             "'on_unavailable' has no effect here: a route with 'access' never depends on what a customer pays",
         )
+
+
+def _enforced(draft: Draft, index: int, route: Route, findings: Findings) -> None:
+    at = ("routes", index, "enforce")
+    if not draft.is_given(*at) or route.enforce == "on":
+        return
+    if route.access == "public":
+        message = "'enforce' has no effect here: a public route refuses nobody"
+    elif route.enforce.endswith("%") and route.access == "authenticated" and not (route.scopes or route.claims):
+        message = (
+            "a percentage has no effect here: it is one of customers, and this route only refuses whom nobody knows, "
+            "who are in no share; write observe, or on"
+        )
+    else:
+        return
+    findings.warning("no-effect", draft.positions.key(*at), message)
 
 
 def _timeouts(draft: Draft, index: int, route: Route, findings: Findings) -> None:

@@ -276,3 +276,8 @@ def test_whatever_changes_for_anybody_is_among_the_differences(
                 met.add((was, now))
 
     assert met <= told
+
+
+def somebody_on(name: str) -> CustomerFacts:
+    """A customer of this name who has bought nothing."""
+    return CustomerFacts(name, 1, fetched_at=NOW)

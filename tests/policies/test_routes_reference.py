@@ -35,6 +35,7 @@ def routes(draw: st.DrawFn) -> Route:
         methods=methods,
         host=draw(st.sampled_from((None, None, None, "h.test"))),
         spelling=draw(st.sampled_from((None, None, None, "exact", "lenient"))),
+        enforce=draw(st.sampled_from(("on", "on", "on", "observe"))),
         **asks,
     )
 
@@ -88,6 +89,9 @@ def is_lenient(route: Route) -> bool:
 
 
 def strictness(route: Route) -> int:
+    """What everybody has met who is let through: nothing where the route only observes."""
+    if route.enforce != "on":
+        return 0
     return {"public": 0, "authenticated": 1, "pro": 3, "enterprise": 4}[route.access or route.tier or ""]
 
 
@@ -158,12 +162,13 @@ def reference(config: Config, method: str, host: str, target: Target) -> Verdict
     matching = [(at, route, how) for at, route in here if (how := matches(route, target)) is not None]
     admitted = [(at, route, how) for at, route, how in matching if admits(route, method) is not None]
     winner: tuple[int, Route] | None = None
+    winner_is_spelled = True
     if admitted:
-        at, route, _ = min(
+        at, route, how = min(
             admitted,
             key=lambda each: (shape(each[1]), each[2] != "exact", admits(each[1], method)),
         )
-        winner = (at, route)
+        winner, winner_is_spelled = (at, route), how == "exact"
     elif matching:
         return Verdict(None, allow_of([route for _, route, _ in matching]))
     elif config.default == "deny":
@@ -173,6 +178,7 @@ def reference(config: Config, method: str, host: str, target: Target) -> Verdict
     best = -1 if winner is None else winner[0]
     for at, route in sorted(guarding, key=lambda each: shape(each[1])):
         is_more_specific = winner is None or shape(route) < shape(winner[1])
+        is_more_specific |= winner is not None and shape(route) == shape(winner[1]) and not winner_is_spelled
         if is_the_choice(route, guarding, method) and is_more_specific and strictness(route) > least:
             best, least = at, strictness(route)
     if winner is None and guarding and all(admits(route, method) is None for _, route in guarding):
