@@ -15,7 +15,7 @@ REQUESTS ?= 100000
 SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock install interpreters clean python campaign mutants clients leaks fuzz
+.PHONY: help run test lint format lock install interpreters clean python campaign mutants clients leaks fuzz differential
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,9 @@ leaks: $(VENV)/.dev ## Send 100,000 requests, most of them left half-way (REQUES
 
 fuzz: $(VENV)/.dev ## Feed mutated bytes to the listener and to the reader of answers (SECONDS=)
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
+
+differential: $(VENV)/.dev ## Send the same bytes to a gateway and to nginx, and compare what the API gets (REQUESTS=, needs nginx)
+	timeout 3600 $(BIN)/python -m tests.differential.run --requests $(shell expr $(REQUESTS) / 50)
 
 format: $(VENV)/.dev ## Rewrite the sources in the house style
 	$(BIN)/ruff check --fix-only --quiet . || true
