@@ -21,10 +21,10 @@ from gateway.cli_openapi import openapi
 from gateway.cli_policy import add_policy_verbs
 from gateway.cli_serve import add_serving_verbs
 from gateway.cli_stripe import add_stripe_verbs
-from gateway.console import PROBLEMS, ConfigOption, fail, load_or_fail
-from gateway.loading import Unreadable, load_file
+from gateway.console import COULD_NOT_START, PROBLEMS, ConfigOption, fail, load_or_fail
+from gateway.loading import LoadedFile, Unreadable, load_file
 from gateway.version import VERSION
-from policies.diagnostics import render
+from policies.diagnostics import Diagnostic, Severity, render
 
 app = typer.Typer(
     name="gateway",
@@ -66,6 +66,9 @@ def check(
     config: Annotated[Path, ConfigOption] = Path("gateway.yaml"),
     output: Annotated[Format, typer.Option("--format", help="How to write what was found.")] = Format.TEXT,
     show: Annotated[bool, typer.Option("--print", help="Print the effective configuration, secrets masked.")] = False,
+    stripe: Annotated[
+        bool, typer.Option("--stripe", help="Ask Stripe, too: ids that it doesn't know, and who pays for no tier.")
+    ] = False,
 ) -> None:
     """Read gateway.yaml, run its tests and name every problem at once; exit code 1 if there is an error."""
     import os  # noqa: PLC0415
@@ -75,13 +78,16 @@ def check(
     loaded = load_file(config, os.environ, run_tests=True)
     if isinstance(loaded, Unreadable):
         fail(loaded.detail, PROBLEMS)
+    found = loaded.diagnostics
+    if stripe and loaded.ready is not None:
+        found = tuple(sorted((*found, *_asked(loaded, config))))
     if output is Format.JSON:
-        sys.stdout.write(json.dumps([one.as_dict() for one in loaded.diagnostics], indent=2) + "\n")
+        sys.stdout.write(json.dumps([one.as_dict() for one in found], indent=2) + "\n")
     elif output is Format.GITHUB:
-        sys.stdout.writelines(one.as_github_annotation() + "\n" for one in loaded.diagnostics)
-    elif loaded.diagnostics:
-        sys.stdout.write(render(loaded.diagnostics).rstrip("\n") + "\n")
-    if loaded.ready is None:
+        sys.stdout.writelines(one.as_github_annotation() + "\n" for one in found)
+    elif found:
+        sys.stdout.write(render(found).rstrip("\n") + "\n")
+    if loaded.ready is None or any(one.severity is Severity.ERROR for one in found):
         raise typer.Exit(PROBLEMS)
     if show:
         sys.stdout.write(effective_yaml(loaded.ready[0]))
@@ -89,6 +95,19 @@ def check(
         routes, tests = len(loaded.ready[0].routes), len(loaded.ready[0].tests)
         passed = f", {tests} test{'' if tests == 1 else 's'} passed" if tests else ""
         sys.stderr.write(f"{config} is good: {routes} route{'' if routes == 1 else 's'}{passed}.\n")
+
+
+def _asked(loaded: LoadedFile, config: Path) -> tuple[Diagnostic, ...]:
+    import asyncio  # noqa: PLC0415
+
+    from admin.stripe.fetch import Failed  # noqa: PLC0415
+    from gateway.stripe_check import ask_stripe  # noqa: PLC0415
+
+    assert loaded.ready is not None  # noqa: S101 - asked only about a file that is in order
+    found = asyncio.run(ask_stripe(loaded.ready[0], str(config), loaded.positions))
+    if isinstance(found, Failed):
+        fail(f"Stripe could not be asked: {found.detail}.", COULD_NOT_START)
+    return found
 
 
 @app.command()

@@ -14,6 +14,7 @@ import httpx
 from admin.api_keys import KeyOperations
 from admin.control import Ledger, LedgerRecords
 from admin.ledger.api_keys import hash_key
+from admin.ledger.budgets import CallBudgets
 from admin.ledger.customer_records import CustomerRecord
 from admin.ledger.engine import LedgerDownError, normalise_url
 from admin.ledger.opening import LedgerUnavailable
@@ -24,6 +25,7 @@ from admin.operator.views import CustomerLine, CustomerView, customer_line, cust
 from admin.stripe.account import known_pair, simulator_address
 from admin.stripe.catalog import PriceCatalog
 from admin.stripe.client import StripeGateway
+from admin.stripe.shared_budget import SharedBudget, calls_of
 from gateway.bootstrap import NO_ACCOUNT
 from gateway.clock import EntitlementClock
 from gateway.credentials import ApiKeys
@@ -124,6 +126,13 @@ class LedgerSession:
         """Customers whose name or Stripe id holds `search`."""
         found = await self.records.find_customers(search, limit, "")
         return [customer_line(one, self.derive(one.facts), self._now()) for one in found]
+
+    async def share_budget(self, gateway: StripeGateway, stack: AsyncExitStack) -> None:
+        """Let `gateway` wait for the calls that all processes share, where the account is known by now."""
+        if self._pair != NO_ACCOUNT:
+            budget = SharedBudget(CallBudgets(self._ledger.database), calls_of(self._pair))
+            stack.push_async_callback(budget.aclose)
+            gateway.use_budget(budget)
 
     @asynccontextmanager
     async def stripe(self) -> AsyncIterator[StripeSession | Rejected]:

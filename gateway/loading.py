@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +11,13 @@ from pydantic import SecretStr
 
 from gateway.credentials.issuers import issuer_problems
 from policies.diagnostics import Diagnostic, Severity
+from policies.draft import Positions
 from policies.expectations import unmet_expectations
 from policies.load import load
 from policies.routes import RouteTable, compile_routes
 from policies.schema import Config
+from policies.tree import START
+from policies.tree import Mapping as Tree
 
 LARGEST_FILE: Final = 64 * 1024
 _RELATIVE_SQLITE: Final = "sqlite:///"
@@ -26,6 +29,7 @@ class LoadedFile:
 
     ready: tuple[Config, RouteTable] | None
     diagnostics: tuple[Diagnostic, ...]
+    positions: Positions = field(default_factory=lambda: Positions(Tree(START)), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def load_file(path: Path, environ: Mapping[str, str], *, run_tests: bool = False
     diagnostics = tuple(sorted({*loaded.diagnostics, *found}))
     if compiled.table is None or any(one.severity is Severity.ERROR for one in diagnostics):
         return LoadedFile(None, diagnostics)
-    return LoadedFile((_with_ledger_beside(loaded.config, path), compiled.table), diagnostics)
+    return LoadedFile((_with_ledger_beside(loaded.config, path), compiled.table), diagnostics, loaded.positions)
 
 
 def _with_ledger_beside(config: Config, path: Path) -> Config:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from admin.ledger.catalog import Catalog, StoredPrice
 from admin.stripe.budget import Priority
 from admin.stripe.client import StripeGateway, StripeRefused, StripeUnavailable, path
-from admin.stripe.fields import Json, merchant_id
+from admin.stripe.fetch import Failed
 from admin.stripe.objects import Malformed, ReadPrice, read_price
+from admin.stripe.on_sale import CatalogProblem, ask_for_prices
 from policies.offers import Offer
 
 if TYPE_CHECKING:
@@ -27,18 +28,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 REFRESH_EVERY_SECONDS: Final = 3600.0
-_KEYS_PER_CALL: Final = 10
-"""Stripe's limit on `lookup_keys`."""
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogProblem:
-    """An id of the file that can't be sold. `setting` is `prices`, `products` or `lookup_keys`."""
-
-    tier: str
-    setting: str
-    id: str
-    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +46,6 @@ class NotRefreshed:
 
 
 RefreshOutcome: TypeAlias = Refreshed | NotRefreshed
-
-
-class _StoppedError(Exception):
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-
-
-@dataclass(slots=True)
-class _Found:
-    """What one refresh has gathered."""
-
-    sellable: dict[str, list[ReadPrice]] = field(default_factory=dict)
-    prices: dict[str, ReadPrice] = field(default_factory=dict)
-    defaults: set[str] = field(default_factory=set)
-    seen_by_key: list[tuple[str, str]] = field(default_factory=list)
-    problems: list[CatalogProblem] = field(default_factory=list)
 
 
 class PriceCatalog:
@@ -150,12 +122,9 @@ class PriceCatalog:
         return self._metered[price_id]
 
     async def _refresh(self, priority: Priority) -> RefreshOutcome:
-        found = _Found()
-        try:
-            for tier in self._tiers():
-                found.sellable[tier.name] = await self._of(tier, found, priority)
-        except _StoppedError as stop:
-            return NotRefreshed(stop.detail)
+        found = await ask_for_prices(self._gateway, self._tiers(), priority)
+        if isinstance(found, Failed):
+            return NotRefreshed(found.detail)
         now = int(self._now())
         await self._catalog.replace_prices(
             self._pair, [_stored(price, price.id in found.defaults, now) for price in found.prices.values()]
@@ -172,70 +141,6 @@ class PriceCatalog:
         for problem in self.problems:
             _log.warning("tier %s: %s %s %s", problem.tier, problem.setting, problem.id, problem.problem)
         return Refreshed(self.problems, pins_changed=self.pins != before)
-
-    async def _of(self, tier: Tier, found: _Found, priority: Priority) -> list[ReadPrice]:
-        prices: list[ReadPrice] = []
-        for price_id in tier.prices:
-            answer = await self._ask(path("prices", price_id), priority)
-            prices += self._usable(tier, "prices", price_id, answer, found)
-        for product_id in tier.products:
-            answer = await self._ask(path("products", product_id), priority)
-            default = merchant_id(answer.get("default_price")) if answer is not None else None
-            if answer is None or default is None:
-                problem = "is not known to this Stripe account and mode" if answer is None else "has no default price"
-                found.problems.append(CatalogProblem(tier.name, "products", product_id, problem))
-                continue
-            found.defaults.add(default)
-            answer = await self._ask(path("prices", default), priority)
-            prices += self._usable(tier, "products", product_id, answer, found)
-        prices += await self._by_lookup_key(tier, found, priority)
-        return list({price.id: price for price in prices}.values())
-
-    async def _by_lookup_key(self, tier: Tier, found: _Found, priority: Priority) -> list[ReadPrice]:
-        by_key: dict[str, Json] = {}
-        for start in range(0, len(tier.lookup_keys), _KEYS_PER_CALL):
-            keys = list(tier.lookup_keys[start : start + _KEYS_PER_CALL])
-            answer = await self._gateway.list_all("/v1/prices", {"lookup_keys": keys}, priority=priority)
-            if isinstance(answer, StripeUnavailable | StripeRefused):
-                raise _StoppedError(_told(answer))
-            by_key |= {key: entry for entry in answer if isinstance(key := entry.get("lookup_key"), str)}
-        prices: list[ReadPrice] = []
-        for key in tier.lookup_keys:
-            usable = self._usable(tier, "lookup_keys", key, by_key.get(key), found)
-            found.seen_by_key += [(price.id, tier.name) for price in usable]
-            prices += usable
-        return prices
-
-    def _usable(self, tier: Tier, setting: str, named: str, answer: Json | None, found: _Found) -> list[ReadPrice]:
-        """The price, if it can be sold; else nothing, and a problem."""
-        price = None if answer is None else read_price(answer)
-        if price is None:
-            problem = "is not known to this Stripe account and mode"
-        elif isinstance(price, Malformed):
-            problem = f"can't be read: {price.detail}"
-        else:
-            found.prices[price.id] = price
-            if price.interval is None:
-                problem = "is no recurring price"
-            elif not price.active:
-                problem = "is archived: who has it keeps it, but it can't be bought"
-            else:
-                return [price]
-        found.problems.append(CatalogProblem(tier.name, setting, named, problem))
-        return []
-
-    async def _ask(self, where: str, priority: Priority) -> Json | None:
-        """The object, None when there is no such one."""
-        answer = await self._gateway.get(where, priority=priority)
-        if isinstance(answer, StripeRefused) and answer.is_missing:
-            return None
-        if isinstance(answer, StripeUnavailable | StripeRefused):
-            raise _StoppedError(_told(answer))
-        return None if answer.get("deleted") is True else answer
-
-
-def _told(failure: StripeUnavailable | StripeRefused) -> str:
-    return failure.detail if isinstance(failure, StripeUnavailable) else f"Stripe refused: {failure.message}"
 
 
 def _stored(price: ReadPrice, is_default: bool, now: int) -> StoredPrice:

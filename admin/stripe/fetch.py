@@ -123,7 +123,7 @@ async def _look(gateway: StripeGateway, stripe_customer: str, priority: Priority
         return failed(listed)
     found: list[ReadSubscription] = []
     for source in listed:
-        subscription = await _whole(gateway, source, priority, wanted)
+        subscription = await whole(gateway, source, priority, wanted)
         if isinstance(subscription, Failed):
             return subscription
         found.append(subscription)
@@ -154,9 +154,10 @@ async def _own(gateway: StripeGateway, stripe_customer: str, priority: Priority)
     return Failed(customer.detail, unavailable=False) if isinstance(customer, Malformed) else customer
 
 
-async def _whole(
+async def whole(
     gateway: StripeGateway, source: Json, priority: Priority, wanted: Wanted, *, is_second_look: bool = False
 ) -> ReadSubscription | Failed:
+    """A subscription out of a list, with every item and what is owed for it."""
     subscription = read_subscription(source)
     if isinstance(subscription, Malformed):
         return Failed(subscription.detail, unavailable=False)
@@ -180,7 +181,7 @@ async def _whole(
             if isinstance(again, StripeUnavailable):
                 return failed(again)
             if not isinstance(again, StripeRefused):
-                return await _whole(gateway, again, priority, wanted, is_second_look=True)
+                return await whole(gateway, again, priority, wanted, is_second_look=True)
         # Refused, such as by a restricted key: no readable open invoice, and grace counts from the unpaid period.
         if not isinstance(invoices, StripeRefused) and invoices:
             since = invoices[0].owed_since

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from admin.simulator.faults import ApiFault
 from admin.stripe.client import StripeGateway, StripeUnavailable
 from gateway.cli import app
 from tests.support.ledgers import fresh_sqlite
@@ -235,3 +237,26 @@ def test_without_a_key_there_is_nothing_to_fetch(desk: Desk) -> None:
         refused = desk.run(*words)
         assert refused.exit_code == 1
         assert "there is no Stripe key" in refused.stderr
+
+
+def test_check_asks_stripe_who_pays_for_no_tier_and_which_ids_it_does_not_know(desk: Desk) -> None:
+    desk.subscribed(metadata={"user_id": "alice"})
+    assert desk.run("check", "--stripe").exit_code == 0
+    text = desk.config.read_text(encoding="utf-8")
+    desk.config.write_text(text.replace("prices: [price_pro_monthly]", "prices: [price_of_another_mode]"))
+    found = desk.run("check", "--stripe", "--format", "json")
+    assert found.exit_code == 1, found.output
+    told = {one["code"]: one for one in json.loads(found.stdout)}
+    assert told["unknown-in-stripe"]["severity"] == "error"
+    assert "'price_of_another_mode' is not known" in told["unknown-in-stripe"]["message"]
+    assert text.splitlines()[told["unknown-in-stripe"]["line"] - 1].lstrip().startswith("- {name: pro")
+    assert told["unmapped-subscription"]["severity"] == "warning"
+    assert "is active and pays for price_pro_monthly, which no tier has" in told["unmapped-subscription"]["message"]
+    assert desk.run("check").exit_code == 0  # the file itself is in order
+
+
+def test_check_says_when_stripe_could_not_be_asked(desk: Desk) -> None:
+    desk.stripe.simulator.world.faults.api.append(ApiFault("500", 100))
+    found = desk.run("check", "--stripe")
+    assert found.exit_code == 3
+    assert "Stripe could not be asked" in found.output

@@ -7,7 +7,8 @@ from typing import Any
 
 from admin.simulator import Offer as Seeded
 from admin.simulator.faults import ApiFault
-from admin.stripe.catalog import CatalogProblem, NotRefreshed, Refreshed
+from admin.stripe.catalog import NotRefreshed, Refreshed
+from admin.stripe.on_sale import CatalogProblem
 from policies.offers import Offer
 from policies.schema import Tier
 from tests.admin.stripe.conftest import Shop
