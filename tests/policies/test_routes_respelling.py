@@ -180,6 +180,8 @@ TABLES: dict[str, RouteTable] = {
     "default tier": table_of(*PAID, default="free"),
     "open /**": table_of(*PAID, route("/**")),
     "open /** and /{x}/**": table_of(*PAID, route("/**", access="authenticated"), route("/{x}/{y}/**")),
+    "observed /**": table_of(*PAID, route("/**", tier="enterprise", enforce="observe")),
+    "shares of /{x}/**": table_of(*PAID, route("/{x}/{y}/**", tier="enterprise", enforce="50%")),
     "open parameters": table_of(*PAID, route("/{a}"), route("/{a}/{b}"), route("/{a}/{b}/{c}"), default="public"),
 }
 
@@ -234,7 +236,7 @@ def asked(table: RouteTable, raw: str, method: str) -> tuple[int, CompiledRoute 
     if not isinstance(target, Target):
         return REFUSED, None
     outcome = table.match(method, "gw.test", target)
-    return (outcome.route.strictness, outcome.route) if isinstance(outcome, Matched) else (REFUSED, None)
+    return (outcome.route.assured, outcome.route) if isinstance(outcome, Matched) else (REFUSED, None)
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
