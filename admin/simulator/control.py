@@ -216,10 +216,11 @@ def control_router(simulator: Simulator) -> APIRouter:
         return _faults_json(simulator)
 
     @router.delete("/faults", summary="Let everything work again")
-    async def clear_faults() -> Json:
+    @router.post("/faults/clear", summary="The same, for a button on a page", openapi_extra=_body())
+    async def clear_faults(request: Request) -> Response:
         world.faults.clear()
         simulator.webhooks.release()
-        return _faults_json(simulator)
+        return _answer(request, _faults_json(simulator))
 
     return router
 

@@ -14,8 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from admin.simulator.faults import API_KINDS, DELIVERY_KINDS
 from admin.simulator.portal import Portal
 from admin.simulator.protocol import read_params
+from admin.simulator.thin import PAYLOADS
 from admin.simulator.wire import ApiError, Params
 
 if TYPE_CHECKING:
@@ -99,6 +101,12 @@ class Pages:
             customers=customers,
             deliveries=list(reversed(webhooks.records))[:20],
             settings=self._world.billing.settings,
+            payload=webhooks.payload,
+            payloads=PAYLOADS,
+            api_faults=self._world.faults.api,
+            delivery_faults=self._world.faults.delivery,
+            api_kinds=API_KINDS,
+            delivery_kinds=DELIVERY_KINDS,
         )
 
     # Checkout

@@ -120,13 +120,26 @@ def test_every_button_of_the_front_page_works_and_leads_back_to_it(sim: Running)
     forms = re.findall(r'<form method="post" action="([^"]+)">(.*?)</form>', page)
     assert len(forms) >= 7
     for action, inside in forms:
-        fields = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', inside))
+        fields = dict(re.findall(r'<input type="(?:hidden|number)" name="([^"]+)" value="([^"]*)"', inside))
+        fields |= dict(re.findall(r'<select name="([^"]+)"><option[^>]*>([^<]+)', inside))
         answer = sim.http.post(sim.base + action, data=fields, headers=BROWSER)
         assert (answer.status_code, answer.headers["location"]) == (303, "/"), action
     after = sim.http.get(sim.base, headers=BROWSER)
     assert after.status_code == 200
     assert "Switch webhooks on" in after.text
     assert "Let it work" in after.text
+
+
+def test_faults_are_made_and_ended_on_the_front_page(sim: Running) -> None:
+    assert "Everything works." in sim.http.get(f"{sim.base}/").text
+    for form in ({"api": "429", "count": "3"}, {"delivery": "reorder", "count": "1"}):
+        answer = sim.http.post(f"{sim.base}/_sim/faults", data=form, headers=BROWSER)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    page = sim.http.get(f"{sim.base}/").text
+    assert "The next 3 calls: <strong>429</strong>" in page
+    assert "The next 1 events: <strong>reorder</strong>" in page
+    assert sim.http.post(f"{sim.base}/_sim/faults/clear", headers=BROWSER).status_code == 303
+    assert "Everything works." in sim.http.get(f"{sim.base}/").text
 
 
 def test_every_control_stands_in_the_openapi_document_with_what_may_be_sent(shared: Running) -> None:
