@@ -29,7 +29,8 @@ from gateway.plan import Plan
 from gateway.streams import Ending, Open, Streams, Verdict
 from gateway.telemetry import Telemetry
 from gateway.under_way import AnswerUnderWay
-from gateway.upstream.headers import identity_headers, outbound_request_headers
+from gateway.upstream.headers import outbound_request_headers
+from gateway.upstream.opening import OFFER, Opening, opening_of
 from gateway.upstream.outcome import (
     AnswerBroken,
     CallerLeft,
@@ -37,10 +38,11 @@ from gateway.upstream.outcome import (
     Scope,
     Send,
     TornAnswerError,
+    Tunnelled,
     UpstreamFailure,
     request_target,
 )
-from gateway.walk import FAILED, Walk, begin
+from gateway.walk import FAILED, Walk, begin, identity_of
 from policies.caller import Caller
 from policies.decision import Decision, Forward, Refuse, decide, enforce, lacking
 from policies.entitlement import Entitlement, Standing
@@ -91,7 +93,7 @@ class Gateway:
         resolver.on_change(self.streams.changed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection's request. WebSockets are refused until they can be judged like any other request."""
+        """One connection's request. A WebSocket comes as one that our listener lets become a tunnel; other servers' are refused."""
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008})
@@ -144,6 +146,10 @@ class Gateway:
             return await self._forward(walk, route)
         caller = authenticated.caller
         walk.customer = caller.customer
+        if walk.tunnel is not None and authenticated.source.kind == "cookie" and not walk.comes_from_own_page:
+            # A foreign page may open a WebSocket anywhere, and the browser sends the cookies along.
+            detail = "A cookie alone is not believed for a WebSocket: send an allowed Origin, or the token in a header."
+            return await walk.refuse(Reason.FORBIDDEN, detail)
         decision = await self._decide(plan, route, caller)
         walk.tier = decision.standing.tier if decision.standing else None
         if isinstance(decision, Forward):
@@ -243,9 +249,9 @@ class Gateway:
         walk.upstream = route.upstream
         inbound, target = walk.headers, None
         if not plan.config.upstreams[route.upstream].forward_token:
-            inbound, target = _without_token(walk, plan.authenticator.without_token)
+            inbound, target = walk.without(plan.authenticator.without_token)
         elif caller is not None and plan.authenticator.telltale_places:
-            inbound, target = _without_token(walk, plan.authenticator.without_telltale)
+            inbound, target = walk.without(plan.authenticator.without_telltale)
         if walk.forwarded_path is not None:
             _, mark, query = (request_target(scope) if target is None else target).partition(b"?")
             target = walk.forwarded_path + mark + query
@@ -257,8 +263,15 @@ class Gateway:
             trusted=plan.trusted_proxies.trusts(peer),
             scheme=scope["scheme"],
             request_id=walk.request_id,
-            identity=[*_observed(walk), *(() if caller is None else _identity(caller, standing))],
+            identity=[*_observed(walk), *(() if caller is None else identity_of(caller, standing))],
         )
+        opening: Opening | None = None
+        if walk.tunnel is not None and not plan.config.upstreams[route.upstream].http2:
+            offered = opening_of(headers, walk.tunnel)
+            if isinstance(offered, str):
+                return await walk.refuse(Reason.BAD_REQUEST, offered, [(b"sec-websocket-version", b"13")])
+            opening = offered
+            headers += OFFER
         started = perf_counter()
         under_way: AnswerUnderWay | None = None
         if caller is None:
@@ -270,9 +283,12 @@ class Gateway:
                 send=walk.send,
                 target=target,
                 timeouts=route.timeouts,
+                opening=opening,
             )
         else:
             under_way = AnswerUnderWay(walk, route, caller)
+            if opening is not None:
+                opening.on_open = under_way.opened
             self.streams.add(under_way)
             try:
                 outcome = await plan.upstreams.forward(
@@ -283,6 +299,7 @@ class Gateway:
                     send=under_way.send,
                     target=target,
                     timeouts=route.timeouts,
+                    opening=opening,
                 )
             finally:
                 self.streams.discard(under_way)
@@ -291,6 +308,11 @@ class Gateway:
         if isinstance(outcome, UpstreamFailure):
             walk.note = outcome.cause
             return await walk.refuse(outcome.reason, outcome.detail)
+        if isinstance(outcome, Tunnelled):
+            walk.status, walk.bytes_sent, walk.note = 101, outcome.bytes_sent, outcome.how_it_ended
+            if under_way is not None and under_way.ending is not None:
+                walk.reason = under_way.ending.reason.value
+            return None
         walk.status, walk.bytes_sent = outcome.status, outcome.bytes_sent
         if isinstance(outcome, CallerLeft):
             if under_way is not None and under_way.ending is not None:
@@ -360,32 +382,6 @@ def _in_force(plan: Plan, one: Open) -> tuple[Plan, CompiledRoute]:
 def _observed(walk: Walk) -> Headers:
     """Tells an API that takes whatever reaches it for paid which requests are not."""
     return [] if walk.observed is None else [(b"x-gateway-observed", walk.observed.reason.value.encode())]
-
-
-def _identity(caller: Caller, standing: Standing | None) -> Headers:
-    if standing is None:
-        return identity_headers(caller.customer, tier=None, features=(), status=None)
-    return identity_headers(
-        caller.customer,
-        tier=standing.tier,
-        features=standing.features,
-        status=standing.status,
-        quantity=standing.quantity,
-    )
-
-
-def _without_token(
-    walk: Walk, without: Callable[[Headers, bytes], tuple[Headers, bytes]]
-) -> tuple[Headers, bytes | None]:
-    """The headers and the target without the caller's credential; the rest byte for byte. None is the target as it came.
-
-    With `forward_token: false` also where nobody looked at the token: on a public route it stops here all the same.
-    """
-    path, mark, query = request_target(walk.scope).partition(b"?")
-    headers, kept = without(walk.headers, query)
-    if kept == query:
-        return headers, None
-    return headers, path + mark + kept if kept else path
 
 
 def _preflighted(walk: Walk, target: Target) -> CompiledRoute | None:

@@ -7,7 +7,7 @@ What is not a request is refused in the gateway's own shape and ends the connect
 - read a second request where the first one's end is in doubt;
 - let the parser swallow more than the limits allow, in whatever it doesn't tell of.
 
-uvicorn's own `ws` protocol gets the connection of a WebSocket if the server is configured with one.
+The connection of a request that offers a WebSocket goes to `gateway.listener_tunnel` until it is answered.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from gateway.listener_head import (
     head_refusal,
     without_upgrade,
 )
-from gateway.upstream.outcome import DEPARTURE_KEY, TARGET_KEY
+from gateway.listener_tunnel import CallerTunnel
+from gateway.upstream.outcome import DEPARTURE_KEY, TARGET_KEY, TUNNEL_KEY
 from policies.reasons import Reason
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class GatewayProtocol(CallerConnection):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._upgrade_offered = False
+        self._tunnel: CallerTunnel | None = None
         self._refusal: Refusal | None = None
         # What is being parsed, and what of an unfinished head was before it.
         self._slice = b""
@@ -74,6 +76,9 @@ class GatewayProtocol(CallerConnection):
             if self._queued:
                 self._keep_for_later(data[start:])
                 return
+            if start and self._tunnel is not None:
+                self._tunnel.data_received(data[start:])
+                return
             self._feed_slice(data if len(data) <= _SLICE_BYTES else data[start : start + _SLICE_BYTES])
         if self._reading_head and self._active is None and not self._head_is_timed:
             self._head_is_timed = True
@@ -87,9 +92,8 @@ class GatewayProtocol(CallerConnection):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 self._upgrade_offered = False
-                if self._takes_websocket():
-                    self._bound.cancel()
-                    self.handle_websocket_upgrade()
+                if self._tunnel is not None:
+                    self._offer(self._tunnel, data[upgrade.args[0] :])
                     return
                 head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
                 data = head + data[upgrade.args[0] :]
@@ -155,7 +159,7 @@ class GatewayProtocol(CallerConnection):
         method: bytes = self.parser.get_method()
         if self.parser.should_upgrade() and method != b"CONNECT":
             self._upgrade_offered = True
-            if not self._takes_websocket():
+            if not self._offers_websocket():
                 return
         version: str = self.parser.get_http_version()
         self._refusal = self._what_is_wrong(method, version)
@@ -187,10 +191,12 @@ class GatewayProtocol(CallerConnection):
             TARGET_KEY: target,
             DEPARTURE_KEY: cycle.on_departure,
         }
-        if self._upgrade_offered:  # a WebSocket: its own protocol takes over once the parser has let go
-            self.scope = cycle.scope  # type: ignore[assignment]
-            return
         self._newest = cycle
+        if self._upgrade_offered:  # a WebSocket: it begins once the parser has let go
+            cycle.keep_alive = False
+            cycle.body_complete()
+            self._tunnel = cycle.scope[TUNNEL_KEY] = CallerTunnel(self, cycle)
+            return
         if self._active is None:
             self._start(cycle)
         else:
@@ -237,14 +243,23 @@ class GatewayProtocol(CallerConnection):
             return Refusal(Reason.OVERLOADED, "Too many requests are under way.")
         return head_refusal(method, self.url, version, self.headers)
 
-    def _takes_websocket(self) -> bool:
-        """Whether the other protocol may have this connection: nothing may be under way on it, and no body to come."""
+    def _offers_websocket(self) -> bool:
+        """Whether this may become a WebSocket: nothing may be under way on the connection, and no body to come."""
         return (
             self._active is None
             and not has_body(self.headers)
             and self.parser.get_method() == b"GET"
-            and self._should_upgrade()
+            and self.parser.get_http_version() == "1.1"
+            and [value.lower() for name, value in self.headers if name == b"upgrade"] == [b"websocket"]
         )
+
+    def _offer(self, tunnel: CallerTunnel, early: bytes) -> None:
+        """Start on a request whose connection may be HTTP no longer when it is answered."""
+        self.transport.set_protocol(tunnel)
+        if early:
+            tunnel.data_received(early)
+        if self._newest is not None:
+            self._start(self._newest)
 
     def _stop_reading(self) -> None:
         if self._last_request:

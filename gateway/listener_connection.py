@@ -21,6 +21,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from gateway.deadline import Deadline
 from gateway.listener_head import ListenerLimits, Refusal, problem_renderer
+from gateway.upstream.outcome import TUNNEL_KEY
 from policies.reasons import Reason
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ class CallerConnection(HttpToolsProtocol):
         self._lingering = False
         self._parting_words: bytes | None = None
         self._discarded_bytes = 0
+        # What ends a WebSocket that this has become; and whether the server is going down.
+        self._stop_tunnel: Callable[[], None] | None = None
+        self._is_stopping = False
         # What has to happen in time.
         self._otherwise: Callable[[], None] = self._close
         self._bound = Deadline(self.loop, self._out_of_time)
@@ -118,7 +122,10 @@ class CallerConnection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The server is going down: finish what is under way, and nothing else."""
-        if self._active is None and not self._queued:
+        self._is_stopping = True
+        if self._stop_tunnel is not None:
+            self._stop_tunnel()
+        elif self._active is None and not self._queued:
             self._close()
         elif self._newest is not None:
             self._newest.keep_alive = False
@@ -143,7 +150,7 @@ class CallerConnection(HttpToolsProtocol):
             return
         if not cycle.keep_alive:
             self._queued.clear()
-            if cycle.more_body:
+            if cycle.more_body or TUNNEL_KEY in cycle.scope:
                 self._linger()
             else:
                 self._close()
@@ -207,6 +214,15 @@ class CallerConnection(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._close()
+
+    def become_tunnel(self, stop: Callable[[], None]) -> None:
+        """It is no HTTP any more; `stop` ends it when the server goes down, which may be now."""
+        self.server_state.total_requests += 1
+        self._bound.clear()
+        self._write_bound.clear()
+        self._stop_tunnel = stop
+        if self._is_stopping:
+            self.loop.call_soon(stop)
 
     # Refusing and ending.
 

@@ -137,6 +137,12 @@ class GatewayCycle:
         if callback is not None and self.disconnected:
             callback()
 
+    def become_tunnel(self) -> None:
+        """The answer was a 101: there is nothing to send or receive here any more."""
+        self.response_started = self.response_complete = True
+        self._on_departure = None
+        self._news.set()
+
     @property
     def ends_with_connection(self) -> bool:
         """Whether the end of the connection is what ends this answer, so that a clean end would make it look whole."""

@@ -22,6 +22,7 @@ from gateway.plan import Plan
 from gateway.telemetry import AccessLog, Metrics, Telemetry
 from gateway.upstream.forward import Upstreams
 from gateway.upstream.headers import HeaderRules
+from gateway.upstream.opening import Opening
 from gateway.upstream.outcome import TARGET_KEY, Forwarded, Message, Outcome, Receive, Scope, Send, request_target
 from gateway.version import VERSION
 from policies.caller import Caller
@@ -110,6 +111,7 @@ class _NotedUpstreams(Upstreams):
         send: Send,  # noqa: ARG002
         target: bytes | None = None,
         timeouts: Timeouts | None = None,  # noqa: ARG002
+        opening: Opening | None = None,  # noqa: ARG002
     ) -> Outcome:
         self.sent_on = SentOn(upstream, request_target(scope) if target is None else target, headers)
         return Forwarded(200, 0, 0, 0.0)

@@ -6,6 +6,7 @@ an answer in the one way that its reader can't misread:
 - nothing sent yet: the refusal itself, like that of any request;
 - server-sent events, at the boundary of an event, readable as they are: a last event with the problem as its data, and
   then the end. Its name says what to do: `payment-required` (402), `token-expired` (401), else `access-ended`;
+- a WebSocket: a Close whose code is 4000 and the status that a request would get;
 - anything else, half an event or an encoded one included: a broken connection, so that what was cut never looks whole.
 """
 
@@ -15,11 +16,11 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.answers import Answer, Headers
-from gateway.streams import Open
+from gateway.streams import Ending, Open
 from gateway.upstream.outcome import DEPARTURE_KEY, Message, Send
 from gateway.walk import Walk
 from policies.caller import Caller
-from policies.reasons import Reason
+from policies.reasons import ANSWERS, Reason
 from policies.routes import CompiledRoute
 
 EVENT_STREAM: Final = b"text/event-stream"
@@ -35,6 +36,7 @@ class AnswerUnderWay(Open):
     """
 
     __slots__ = (
+        "_close",
         "_headers",
         "_interrupt",
         "_is_stream",
@@ -50,6 +52,7 @@ class AnswerUnderWay(Open):
         super().__init__(walk, route, caller)
         self._send: Send = walk.send
         self._headers: Headers = []
+        self._close: Callable[[int, str], None] | None = None
         self._is_stream: bool | None = None
         self._tail = b""
         self._interrupt: Callable[[], None] | None = None
@@ -68,13 +71,19 @@ class AnswerUnderWay(Open):
 
     @property
     def is_stream(self) -> bool | None:
-        """Whether these are server-sent events."""
+        """Whether these are server-sent events, or a WebSocket."""
         return self._is_stream
 
     def interrupt(self) -> None:
         """The exchange ends as if the caller had left: it drops the upstream's connection, and blames nobody."""
-        if self._interrupt is not None:
+        if self._close is not None and self.ending is not None:
+            self._close(*close_of(self.ending))
+        elif self._interrupt is not None:
             self._interrupt()
+
+    def opened(self, close: Callable[[int, str], None]) -> None:
+        """It has become a WebSocket; `close` ends it with a code and a reason."""
+        self._is_stream, self._close = True, close
 
     def last_event(self, problem: Answer) -> bytes | None:
         """What tells the reader why it ends; None where nothing can be said that would be understood."""
@@ -94,6 +103,11 @@ class AnswerUnderWay(Open):
         self._interrupt = callback
         if self._tell_of_departure is not None:
             self._tell_of_departure(callback)
+
+
+def close_of(ending: Ending) -> tuple[int, str]:
+    """How a WebSocket ends that is admitted no longer: 4000 and the status that a request would get, and the reason."""
+    return 4000 + ANSWERS[ending.reason].status, ending.reason.value
 
 
 def _media_type(headers: Headers) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -17,9 +18,12 @@ from gateway.answers import Answer, Asked, Headers
 from gateway.credentials import Authenticated, Unauthenticated
 from gateway.plan import Plan
 from gateway.telemetry import NO_TIER_HELD, UNKNOWN_TIER, Observed, RequestEnd
-from gateway.upstream.outcome import CLIENT_CLOSED_REQUEST, Receive, Scope, Send, request_target
+from gateway.upstream.headers import identity_headers
+from gateway.upstream.outcome import CLIENT_CLOSED_REQUEST, TUNNEL_KEY, Receive, Scope, Send, Tunnel, request_target
 from policies.api_key import masked
+from policies.caller import Caller
 from policies.decision import Forward
+from policies.entitlement import Standing
 from policies.paths import BadTarget, Target
 from policies.reasons import Reason
 from policies.route_table import CompiledRoute
@@ -56,6 +60,7 @@ class Walk:
     note: str | None = None
     forwarded_path: bytes | None = None
     observed: Observed | None = None
+    tunnel: Tunnel | None = None
 
     @property
     def headers(self) -> Headers:
@@ -86,6 +91,22 @@ class Walk:
             return path
         self.forwarded_path = path
         return None
+
+    @property
+    def comes_from_own_page(self) -> bool:
+        """Whether a browser says that it is a page of an origin that `server.cors_origins` lists, or the gateway's own."""
+        return self.header(b"origin").encode("latin-1") in self.plan.own_origins
+
+    def without(self, without: Callable[[Headers, bytes], tuple[Headers, bytes]]) -> tuple[Headers, bytes | None]:
+        """The headers and the target without the caller's credential; the rest byte for byte. None is the target as it came.
+
+        With `forward_token: false` also where nobody looked at the token: on a public route it stops here all the same.
+        """
+        path, mark, query = request_target(self.scope).partition(b"?")
+        headers, kept = without(self.headers, query)
+        if kept == query:
+            return headers, None
+        return headers, path + mark + kept if kept else path
 
     async def authenticate(self) -> Authenticated | Unauthenticated:
         """Who is calling. Waits only for a fetch of keys that is under way, and that not for long."""
@@ -139,7 +160,8 @@ class Walk:
 def begin(scope: Scope, receive: Receive, send: Send, plan: Plan) -> Walk:
     """The walk of a request that has just come."""
     path = _loggable(request_target(scope))
-    return Walk(scope, receive, send, plan, _request_id(scope["headers"]), scope["method"], path)
+    request_id = _request_id(scope["headers"])
+    return Walk(scope, receive, send, plan, request_id, scope["method"], path, tunnel=scope.get(TUNNEL_KEY))
 
 
 def new_request_id() -> str:
@@ -160,3 +182,16 @@ def _loggable(raw_target: bytes) -> str:
     path = raw_target.partition(b"?")[0].partition(b"#")[0].decode("latin-1")
     read = unicodedata.normalize("NFKC", unquote(unquote(path))) if "%" in path else path
     return f"/{RESERVED_SEGMENT}/…" if RESERVED_SEGMENT in read.lower() else masked(path[:_LONGEST_PATH])
+
+
+def identity_of(caller: Caller, standing: Standing | None) -> Headers:
+    """Who the caller is, for the upstream."""
+    if standing is None:
+        return identity_headers(caller.customer, tier=None, features=(), status=None)
+    return identity_headers(
+        caller.customer,
+        tier=standing.tier,
+        features=standing.features,
+        status=standing.status,
+        quantity=standing.quantity,
+    )

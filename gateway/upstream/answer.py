@@ -145,7 +145,10 @@ class AnswerReader:
         self._progressed = False
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserUpgrade as upgrade:
+            self._switched(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as error:
             if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(
                 error.__context__, _StopParsingError
             ):
@@ -227,6 +230,10 @@ class AnswerReader:
         if self.head is not None:
             self.complete = True
             self.reusable = self._keep_alive
+
+    def _switched(self, _rest: bytes) -> None:
+        """What stands behind a 101 that nobody asked for."""
+        self.problem = self.problem or "the upstream switched protocols unasked"
 
     def _fail(self, problem: str) -> None:
         self.problem = problem

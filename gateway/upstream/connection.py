@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.deadline import Deadline
 from gateway.upstream.answer import AnswerReader
+from gateway.upstream.opening import OpeningReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +104,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Send the head of a request; the reader returned reads its answer."""
         self._on_loss = None
         self._in_chunks = head.length is None
-        self.reader = reader = AnswerReader(to_head=head.to_head)
+        self.reader = reader = AnswerReader(to_head=head.to_head) if head.accept is None else OpeningReader(head.accept)
         if self.lost:
             reader.finish()
         self.write(head.bytes_for(authority))
@@ -150,6 +151,17 @@ class UpstreamConnection(asyncio.Protocol):
         """Whoever waits for news waits no longer than this from now."""
         if self._news is not None:
             self._bound.set(seconds)
+
+    def hand_over(self, protocol: asyncio.Protocol) -> asyncio.Transport | None:
+        """It is HTTP no longer, and `protocol` has its transport. None where it has ended."""
+        if self.lost or self._transport is None:
+            return None
+        self._bound.cancel()
+        self._transport.set_protocol(protocol)
+        if self._writing_paused:
+            protocol.pause_writing()
+        self._go_on_reading()
+        return self._transport
 
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():

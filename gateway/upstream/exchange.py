@@ -29,6 +29,7 @@ from gateway.upstream.outcome import (
     CallerLeft,
     Forwarded,
     Outcome,
+    Tunnelled,
     UpstreamFailure,
 )
 from policies.reasons import Reason
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from gateway.upstream.carrier import Answer, Carrier
+    from gateway.upstream.opening import Opening
     from gateway.upstream.outcome import Receive, Scope, Send
     from gateway.upstream.places import Places, Ticket
     from gateway.upstream.pool import Pool
@@ -62,6 +64,7 @@ class Exchange:
         "_head",
         "_left",
         "_loop",
+        "_opening",
         "_places",
         "_pump",
         "_pump_error",
@@ -83,8 +86,10 @@ class Exchange:
         scope: Scope,
         receive: Receive,
         send: Send,
+        opening: Opening | None = None,
     ) -> None:
         self._places = places
+        self._opening = opening
         self._head = head
         self._timeouts = timeouts
         self._loop = loop
@@ -190,7 +195,7 @@ class Exchange:
 
     def _judge(self, pool: Pool, connection: Carrier, outcome: Outcome) -> None:
         """What this says of the target. An upstream that ends before a slow caller's body does has done nothing wrong."""
-        if isinstance(outcome, Forwarded):
+        if isinstance(outcome, Forwarded | Tunnelled):
             pool.standing.succeeded()
         elif not isinstance(outcome, CallerLeft) and (connection.timed_out or not self._uploading):
             pool.standing.failed(self._loop.time(), at_connecting=False)
@@ -251,6 +256,10 @@ class Exchange:
         seconds_to_head = self._loop.time() - began_at
         self._answer_status = status = reader.head.status
         answer_headers = inbound_response_headers(reader.head.headers)
+        if status == 101 and self._opening is not None:
+            return await self._opening.converse(connection, reader, answer_headers, self._timeouts.idle) or (
+                self._left_outcome() if self._left else _failure(connection, reader)
+            )
         await self._send({"type": "http.response.start", "status": status, "headers": answer_headers})
         if not await self._send_body(connection, reader):
             return self._left_outcome()

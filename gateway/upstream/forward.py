@@ -28,6 +28,7 @@ from gateway.upstream.tls import client_tls
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.upstream.opening import Opening
     from gateway.upstream.outcome import Outcome, Receive, Scope, Send
     from gateway.upstream.target import Target
     from policies.schema import Timeouts, Upstream
@@ -118,14 +119,18 @@ class Upstreams:
         send: Send,
         target: bytes | None = None,
         timeouts: Timeouts | None = None,
+        opening: Opening | None = None,
     ) -> Outcome:
         """Hand the request on and its answer back.
 
         `headers` are final: they come from `outbound_request_headers`, and say how the body is framed. `target` is what
         goes into the request line; left out, it is the one that came, byte for byte. `timeouts` stand in for those of the upstream.
+        `opening`: the request offers a WebSocket, and its headers are those of `opening_of`.
         """
         ready = self._ready[upstream]
         head = request_head(scope["method"], request_target(scope) if target is None else target, headers)
+        if opening is not None:
+            head = head._replace(accept=opening.accept)
         exchange = Exchange(
             ready.places,
             head,
@@ -134,6 +139,7 @@ class Upstreams:
             scope=scope,
             receive=receive,
             send=send,
+            opening=opening,
         )
         return await exchange.run()
 

@@ -5,14 +5,16 @@
 | `Forwarded` | the whole answer | logs it |
 | `UpstreamFailure` | nothing | answers 502 or 504 with the reason |
 | `CallerLeft` | perhaps a part, and nobody reads it | logs 499; never the upstream's fault |
+| `Tunnelled` | a 101, and everything after it | logs it |
 | `AnswerBroken` | the head, and not all of the body | logs it and raises its `torn()` (P5) |
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from policies.reasons import Reason
 
@@ -28,6 +30,11 @@ DEPARTURE_KEY: Final = "gateway.on_departure"
 """In the scope: a callable that takes what to call at once when the caller leaves (None: nothing any more).
 
 A server without it is watched through `receive()`, which costs a task per request."""
+
+TUNNEL_KEY: Final = "gateway.tunnel"
+"""In the scope of a request that offers a WebSocket: the `Tunnel` by which its connection can become one.
+
+Under a server without it the offer is ignored, as HTTP allows (RFC 9110, section 7.8)."""
 
 CLIENT_CLOSED_REQUEST: Final = 499
 """What logs and metrics say of a caller who left; nginx's number."""
@@ -89,7 +96,31 @@ class AnswerBroken:
         return TornAnswerError(self.cause)
 
 
-Outcome = Forwarded | UpstreamFailure | CallerLeft | AnswerBroken
+@dataclass(frozen=True, slots=True)
+class Tunnelled:
+    """A WebSocket was open, and is over. `how_it_ended` says by whom and with which code."""
+
+    bytes_sent: int
+    bytes_received: int
+    how_it_ended: str
+
+
+class Tunnel(Protocol):
+    """The listener's end of a connection that may stop being HTTP."""
+
+    def switch(
+        self, headers: list[tuple[bytes, bytes]], protocol: asyncio.Protocol, stop: Callable[[], None]
+    ) -> tuple[asyncio.Transport, bytes] | None:
+        """Send a 101 with these headers and let `protocol` have the connection: its transport, and what has come already.
+
+        `stop` is called when the server goes down. None: the caller has left.
+        """
+
+    def over(self) -> None:
+        """The connection has ended."""
+
+
+Outcome = Tunnelled | Forwarded | UpstreamFailure | CallerLeft | AnswerBroken
 
 
 def request_target(scope: Scope) -> bytes:

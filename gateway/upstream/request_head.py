@@ -32,6 +32,8 @@ class RequestHead(NamedTuple):
     length: int | None
     to_head: bool
     repeatable: bool
+    accept: bytes | None = None
+    """The `Sec-WebSocket-Accept` of a 101; None where none may come."""
 
     def bytes_for(self, authority: bytes) -> bytes:
         """What is sent to the target of this authority."""

@@ -7,6 +7,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.sync.server import ServerConnection, serve
+
 from tests.support.recorder import running_recorder
 from tests.support.stack import eventually, running_gateway, running_simulator, write_config
 
@@ -80,3 +85,28 @@ def _refused(client: httpx.Client, base: str) -> bool:
     except httpx.ConnectError:
         return True
     return False
+
+
+def test_sigterm_tells_a_websocket_and_does_not_wait_for_it(tmp_path: Path) -> None:
+    codes: list[int | None] = []
+
+    def listen(peer: ServerConnection) -> None:
+        with pytest.raises(ConnectionClosed):
+            peer.recv()
+        codes.append(peer.close_code)
+
+    with serve(listen, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+        with running_gateway(tmp_path, upstream=url) as gateway:
+            address = gateway.base.replace("http", "ws") + "/public/ws"
+            with connect(address, proxy=None) as client:
+                gateway.running.send(signal.SIGTERM)
+                with pytest.raises(ConnectionClosed):
+                    client.recv(timeout=8)
+                assert client.protocol.close_code == 1012
+            assert gateway.running.wait(9) == 0
+            eventually(lambda: codes == [1012])
+            assert '"status":101' in gateway.running.logged
+            assert "Traceback" not in gateway.running.said
+        server.shutdown()
