@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from prometheus_client import Counter
 from starlette.responses import Response
 
 from gateway.answers import Answers, Asked, raw_refusal
@@ -54,6 +55,7 @@ class InForce:
         self.known_offers: Offers = lambda _tier: ()
         self._upstreams = Upstreams(config.upstreams)
         self._metrics = metrics
+        self._lookup_counters: dict[str, Counter] = {}
         self._wall = wall
         self.plan = self._make_plan()
 
@@ -73,7 +75,10 @@ class InForce:
 
     def count_lookup(self, result: str) -> None:
         """Where an entitlement came from."""
-        self._metrics.lookups.labels(result).inc()
+        counter = self._lookup_counters.get(result)
+        if counter is None:
+            counter = self._lookup_counters[result] = self._metrics.lookups.labels(result)
+        counter.inc()
 
     def next_edge(self, facts: CustomerFacts, now: float) -> float | None:
         """When the answer to these facts may change by itself."""

@@ -12,7 +12,7 @@ import http
 import math
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-from gateway.upstream.outcome import TornAnswerError
+from gateway.upstream.outcome import BODY_FOLLOWS_KEY, TornAnswerError
 
 if TYPE_CHECKING:
     import logging
@@ -39,6 +39,9 @@ _BODILESS_STATUSES: Final = frozenset({204, 304})
 _OURS: Final = frozenset({b"transfer-encoding", b"keep-alive", b"upgrade", b"trailer"})
 _BODY_BUFFER_BYTES: Final = 64 * 1024
 """Above it nothing more is read from the caller until the app has taken what is there."""
+
+_JOINED_BYTES: Final = 4096
+"""Of a body, up to which it is copied behind its head."""
 
 _CRASHED: Final = (
     b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
@@ -77,6 +80,7 @@ class GatewayCycle:
         "_chunked",
         "_connection",
         "_expects_continue",
+        "_head_to_send",
         "_length_left",
         "_news",
         "_on_departure",
@@ -100,6 +104,7 @@ class GatewayCycle:
         self._bodiless = False
         self._chunked = False
         self._length_left: int | None = None
+        self._head_to_send = b""
         self.keep_alive = keep_alive
         self.more_body = True
         self.disconnected = False
@@ -199,13 +204,18 @@ class GatewayCycle:
         if not self.response_started:
             if message["type"] != "http.response.start":
                 raise RuntimeError(f"The answer must begin with http.response.start, not {message['type']}")
-            self._send_head(message["status"], message.get("headers", ()))
+            head = self._head(message["status"], message.get("headers", ()))
+            self.response_started = True
+            if message.get(BODY_FOLLOWS_KEY, False):
+                self._head_to_send = head
+            else:
+                self._connection.transport.write(head)
         elif self.response_complete or message["type"] != "http.response.body":
             raise RuntimeError(f"{message['type']} is not what can follow now")
         else:
             self._send_body(message.get("body", b""), more=message.get("more_body", False))
 
-    def _send_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def _head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
         self._bodiless = self.scope["method"] == "HEAD" or status in _BODILESS_STATUSES
         if self._expects_continue:
             # The caller may now send the body or not, and nobody can tell which: never read on from here.
@@ -243,8 +253,7 @@ class GatewayCycle:
         # One look at the whole: a line break inside a name or value would split the answer.
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
             raise RuntimeError("A header of the answer holds a line break or NUL")
-        self.response_started = True
-        self._connection.transport.write(head)
+        return head
 
     def _left_of_body(self) -> float:
         """How many bytes of the body are still to come; of a chunked one nobody knows."""
@@ -254,25 +263,26 @@ class GatewayCycle:
         return math.inf
 
     def _send_body(self, body: bytes, *, more: bool) -> None:
-        transport = self._connection.transport
+        parts: tuple[bytes, ...] = (body,) if body else ()
         if self._bodiless:
-            pass
+            parts = ()
         elif self._chunked:
-            if body and more:
-                transport.writelines([b"%x\r\n" % len(body), body, b"\r\n"])
-            elif body:
-                transport.writelines([b"%x\r\n" % len(body), body, b"\r\n0\r\n\r\n"])
-            elif not more:
-                transport.write(b"0\r\n\r\n")
+            end = b"\r\n" if more else b"\r\n0\r\n\r\n"
+            parts = (b"%x\r\n" % len(body), body, end) if body else () if more else (b"0\r\n\r\n",)
+        elif self._length_left is not None:
+            if len(body) > self._length_left:
+                raise RuntimeError("The answer is longer than its Content-Length")
+            self._length_left -= len(body)
+            if not more and self._length_left:
+                raise RuntimeError("The answer is shorter than its Content-Length")
+        if self._head_to_send:
+            parts = (self._head_to_send, *parts)
+            self._head_to_send = b""
+        if len(body) <= _JOINED_BYTES:  # one small write, where copying costs less than handing over the parts
+            if parts:
+                self._connection.transport.write(b"".join(parts))
         else:
-            if self._length_left is not None:
-                if len(body) > self._length_left:
-                    raise RuntimeError("The answer is longer than its Content-Length")
-                self._length_left -= len(body)
-                if not more and self._length_left:
-                    raise RuntimeError("The answer is shorter than its Content-Length")
-            if body:
-                transport.write(body)
+            self._connection.transport.writelines(parts)
         if not more:
             self.response_complete = True
             self._on_departure = None

@@ -7,14 +7,14 @@ token, cookie, query or payment link is ever written (P9): a path is logged with
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from json.encoder import encode_basestring_ascii as _quoted
+from typing import Final, NamedTuple, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
@@ -104,8 +104,7 @@ class Observed:
     tier: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestEnd:
+class RequestEnd(NamedTuple):
     """What is told of one request. `reason` is `forwarded` when the answer was the upstream's own."""
 
     request_id: str
@@ -132,6 +131,7 @@ class Telemetry:
         self._log = log
         self._counters: dict[tuple[str, str, int, str], Counter] = {}
         self._durations: dict[str, Histogram] = {}
+        self._upstream_durations: dict[str, Histogram] = {}
 
     def tell(self, end: RequestEnd) -> None:
         """Once per request, at its end."""
@@ -146,7 +146,11 @@ class Telemetry:
             duration = self._durations[end.route] = self.metrics.duration.labels(end.route)
         duration.observe(end.seconds)
         if end.upstream is not None and end.upstream_seconds is not None:
-            self.metrics.upstream_duration.labels(end.upstream).observe(end.upstream_seconds)
+            duration = self._upstream_durations.get(end.upstream)
+            if duration is None:
+                duration = self.metrics.upstream_duration.labels(end.upstream)
+                self._upstream_durations[end.upstream] = duration
+            duration.observe(end.upstream_seconds)
         if end.observed is not None:
             self.metrics.observed.labels(end.route, end.observed.reason.value, end.observed.tier).inc()
         self._log.write(end)
@@ -166,34 +170,34 @@ class AccessLog:
         self._size = 0
         self._lock = threading.Lock()
         self._is_written = True
+        self._second = -1
+        self._second_told = ""
 
     def write(self, end: RequestEnd) -> None:
         """Format the line now and write it with the next batch."""
-        fields: dict[str, object] = {
-            "time": datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds"),
-            "request_id": end.request_id,
-            "method": end.method,
-            "path": end.path,
-            "route": end.route,
-            "status": end.status,
-            "reason": end.reason,
-            "customer": end.customer,
-            "tier": end.tier,
-            "upstream": end.upstream,
-            "ms": round(end.seconds * 1000, 2),
-            "upstream_ms": None if end.upstream_seconds is None else round(end.upstream_seconds * 1000, 2),
-            "bytes": end.bytes_sent,
-        }
-        if end.observed is not None:
-            fields["observed"] = end.observed.reason.value
-        if end.note is not None:
-            fields["note"] = end.note
-        # ensure_ascii keeps every control character escaped: a path can't forge a second line.
-        line = json.dumps(fields, separators=(",", ":")) + "\n"
+        # By hand: of all that is told of a request this line costs the most, and json.dumps made it twice as much. Whatever
+        # the caller had a say in is quoted as JSON asks, every control character escaped: a path can't forge a second line.
+        observed = "" if end.observed is None else f',"observed":"{end.observed.reason.value}"'
+        note = "" if end.note is None else f',"note":{_quoted(end.note)}'
+        line = (
+            f'{{"time":"{self._told_time()}","request_id":{_quoted(end.request_id)},"method":{_quoted(end.method)}'
+            f',"path":{_quoted(end.path)},"route":{_quoted(end.route)},"status":{end.status},"reason":"{end.reason}"'
+            f',"customer":{_or_null(end.customer)},"tier":{_or_null(end.tier)},"upstream":{_or_null(end.upstream)}'
+            f',"ms":{round(end.seconds * 1000, 2)},"upstream_ms":{_milliseconds(end.upstream_seconds)}'
+            f',"bytes":{end.bytes_sent}{observed}{note}}}\n'
+        )
         self._lines.append(line)
         self._size += len(line)
         if self._size >= _BATCH_BYTES:
             self.flush()
+
+    def _told_time(self) -> str:
+        """Now, to the millisecond; all but that is formatted once a second."""
+        second, microseconds = divmod(round(self._wall() * 1_000_000), 1_000_000)
+        if second != self._second:
+            self._second_told = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = second
+        return f"{self._second_told}.{microseconds // 1000:03}+00:00"
 
     def flush(self) -> None:
         """Write what has gathered."""
@@ -210,3 +214,11 @@ class AccessLog:
                 self._is_written = False
             else:
                 self._is_written = True
+
+
+def _or_null(text: str | None) -> str:
+    return "null" if text is None else _quoted(text)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "null" if seconds is None else str(round(seconds * 1000, 2))

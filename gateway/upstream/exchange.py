@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.upstream.headers import inbound_response_headers
 from gateway.upstream.outcome import (
+    BODY_FOLLOWS_KEY,
     DEPARTURE_KEY,
     AnswerBroken,
     CallerLeft,
@@ -260,8 +261,16 @@ class Exchange:
             return await self._opening.converse(connection, reader, answer_headers, self._timeouts.idle) or (
                 self._left_outcome() if self._left else _failure(connection, reader)
             )
-        await self._send({"type": "http.response.start", "status": status, "headers": answer_headers})
-        if not await self._send_body(connection, reader):
+        body = reader.take_body()
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": answer_headers,
+                BODY_FOLLOWS_KEY: bool(body) or reader.complete,
+            }
+        )
+        if not await self._send_body(connection, reader, body):
             return self._left_outcome()
         if reader.complete:
             return Forwarded(status, self._bytes_sent, self._bytes_received, seconds_to_head)
@@ -271,16 +280,20 @@ class Exchange:
             status, self._bytes_sent, self._bytes_received, seconds_to_head, failure.reason, failure.cause
         )
 
-    async def _send_body(self, connection: Carrier, reader: Answer) -> bool:
-        """Whether the caller is still there when the answer is complete or broken. Time spent on a slow caller doesn't count."""
+    async def _send_body(self, connection: Carrier, reader: Answer, body: bytes) -> bool:
+        """Whether the caller is still there when the answer is complete or broken. Time spent on a slow caller doesn't count.
+
+        `body` is what had come with the head.
+        """
         while not self._left:
-            body = reader.take_body()
+            body += reader.take_body()  # more may have come while the head waited for a slow caller
             complete = reader.complete
             if body or complete:
                 self._bytes_sent += len(body)
                 await self._send({"type": "http.response.body", "body": body, "more_body": not complete})
                 if complete:
                     break
+                body = b""
             elif reader.problem is not None:
                 break
             else:

@@ -208,6 +208,7 @@ def _folded(name: bytes) -> bytes:
     return name.replace(b"_", b"-")
 
 
+@lru_cache(maxsize=8192)
 def _percent_encoded(text: str) -> bytes:
     return urllib.parse.quote(text, safe=_VERBATIM).encode("ascii")
 

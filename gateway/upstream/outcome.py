@@ -36,6 +36,11 @@ TUNNEL_KEY: Final = "gateway.tunnel"
 
 Under a server without it the offer is ignored, as HTTP allows (RFC 9110, section 7.8)."""
 
+BODY_FOLLOWS_KEY: Final = "gateway.body_follows"
+"""In the message of an answer's head: a part of its body, or its end, follows without anything to wait for in between.
+
+The listener then writes both at once. A system call is the most expensive thing there is in a small answer."""
+
 CLIENT_CLOSED_REQUEST: Final = 499
 """What logs and metrics say of a caller who left; nginx's number."""
 
