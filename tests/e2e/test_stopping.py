@@ -84,6 +84,8 @@ def _refused(client: httpx.Client, base: str) -> bool:
         client.get(f"{base}/public/x", headers={"Connection": "close"})
     except httpx.ConnectError:
         return True
+    except httpx.ReadError:  # the kernel had accepted it for a listener that then closed: it was never the gateway's
+        return False
     return False
 
 
