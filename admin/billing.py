@@ -75,7 +75,7 @@ class StripeBilling:
         portal: Portal,
         returns: ReturnDesk,
         *,
-        return_url: str,
+        return_url: Callable[[], str],
         wall: Callable[[], float],
         count: Callable[[Verdict], None],
     ) -> None:
@@ -102,7 +102,7 @@ class StripeBilling:
         """The page on which `customer` can pay for `tier`: Checkout, an open invoice, or a change to confirm."""
         try:
             outcome = await self._desk.open_checkout(
-                customer, tier, success_url=success_url, return_url=self._return_url, price=price, interval=interval
+                customer, tier, success_url=success_url, return_url=self._return_url(), price=price, interval=interval
             )
         except LedgerDownError:
             return _LEDGER_DOWN

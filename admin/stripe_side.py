@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -44,6 +45,9 @@ EDGES_SECONDS: Final = 60.0
 CATALOG_SECONDS: Final = 3600.0
 CATALOG_RETRY_SECONDS: Final = 15.0
 CATALOG_RELOAD_SECONDS: Final = 30.0
+EAGER_SECONDS: Final = 2.0
+"""How often the catalog is looked at after a reload, until whoever fetches prices has fetched those of new tiers."""
+
 EVENTS_SECONDS: Final = 600.0
 RETENTION_SECONDS: Final = 3600.0
 UNHEARD_SECONDS: Final = 3600.0
@@ -83,7 +87,8 @@ class StripeSide:
         self._now = now
         self._wall = wall
         self._publishes = bool(config.redis.get_secret_value())
-        self._catalog = PriceCatalog(gateway, ledger.catalog, pair, tiers=lambda: config.tiers, now=now)
+        self._config = config
+        self._catalog = PriceCatalog(gateway, ledger.catalog, pair, tiers=lambda: self._config.tiers, now=now)
         self._sync = CustomerSync(
             gateway,
             ledger.stripe_customers,
@@ -109,7 +114,7 @@ class StripeSide:
             meta=ledger.meta,
             stripe_customers=ledger.stripe_customers,
             catalog=self._catalog,
-            tiers=lambda: tuple(tier.name for tier in config.tiers),
+            tiers=lambda: tuple(tier.name for tier in self._config.tiers),
             namespace=namespace,
         )
         desk = CheckoutDesk(
@@ -124,16 +129,16 @@ class StripeSide:
             ladder=ladder,
             now=now,
             namespace=namespace,
-            require_paid=config.billing.require_paid_invoice,
+            require_paid=lambda: self._config.billing.require_paid_invoice,
         )
         secrets = config.billing.stripe.webhook_secrets.get_secret_value()
-        self._webhook_is_configured = bool(secrets)
+        self._receiver = WebhookReceiver(secrets, pair, ledger.inbox, self._work, wall=wall)
         self.billing = StripeBilling(
-            WebhookReceiver(secrets, pair, ledger.inbox, self._work, wall=wall),
+            self._receiver,
             desk,
             portal,
             ReturnDesk(self._work, ledger.checkouts, pair),
-            return_url=f"{config.server.public_url.rstrip('/')}/_gateway/return",
+            return_url=lambda: f"{self._config.server.public_url.rstrip('/')}/_gateway/return",
             wall=wall,
             count=self._count,
         )
@@ -151,6 +156,8 @@ class StripeSide:
         self._events = EventsCatchUp(gateway, ledger.inbox, ledger.meta, pair, now=now, wall=wall)
         self._nightly = NightlyDiff(self._work, ledger.stripe_customers, ledger.meta, pair, wall=wall)
         self._pins_changed: Callable[[dict[str, str]], None] = lambda _pins: None
+        self._refresh_at_once = asyncio.Event()
+        self._view_at_once = asyncio.Event()
         self._catalog_problem = ""
         self._deliveries = Counter(
             "admin_webhook_events_total",
@@ -177,13 +184,19 @@ class StripeSide:
             BackgroundJob("stripe-edges", self._regularly("edges", EDGES_SECONDS, self._edges.run_once)),
             BackgroundJob("stripe-events", self._regularly("events", EVENTS_SECONDS, self._events.run_once)),
             BackgroundJob("stripe-nightly", self._regularly("nightly", EVENTS_SECONDS, self._night)),
-            BackgroundJob("stripe-catalog", self._regularly("catalog", CATALOG_RETRY_SECONDS, self._refresh_catalog)),
             BackgroundJob(
-                "catalog-view", self._regularly("catalog view", CATALOG_RELOAD_SECONDS, self._reload), leased=False
+                "stripe-catalog",
+                self._regularly("catalog", CATALOG_RETRY_SECONDS, self._refresh_catalog, self._refresh_at_once),
+            ),
+            BackgroundJob(
+                "catalog-view",
+                self._regularly("catalog view", CATALOG_RELOAD_SECONDS, self._view_catalog, self._view_at_once),
+                leased=False,
             ),
             BackgroundJob("retention", self._regularly("retention", RETENTION_SECONDS, self._forget_old)),
         )
         self._catalog_due_at = 0.0
+        self._view_eagerly_until = 0.0
 
     @property
     def pins(self) -> dict[str, str]:
@@ -193,6 +206,16 @@ class StripeSide:
     async def load(self) -> None:
         """Take up what the ledger knows of the catalog. Raises LedgerDownError."""
         await self._catalog.load()
+
+    def take(self, config: Config) -> None:
+        """This configuration is in force. What it sells is fetched at once, by whichever process that falls to."""
+        self._config = config
+        self._receiver.use_secrets(config.billing.stripe.webhook_secrets.get_secret_value())
+        self._sync.wanted = Wanted.of(config.billing)
+        self._catalog_due_at = 0.0
+        self._view_eagerly_until = self._wall() + CATALOG_RELOAD_SECONDS
+        self._refresh_at_once.set()
+        self._view_at_once.set()
 
     def on_pins(self, changed: Callable[[dict[str, str]], None]) -> None:
         """Whom to tell when pins change."""
@@ -227,7 +250,7 @@ class StripeSide:
             return {"state": "unreachable", "detail": self._events.last.detail}
         if self._gateway.trouble is not None:
             return {"state": "unreachable", "detail": self._gateway.trouble}
-        if not self._webhook_is_configured:
+        if not self._config.billing.stripe.webhook_secrets.get_secret_value():
             return {"state": "no webhook secret", "detail": "Set STRIPE_WEBHOOK_SECRET; until then events are polled."}
         unheard_at = self._events.unheard_at
         if unheard_at is not None and self._wall() - unheard_at < UNHEARD_SECONDS:
@@ -260,23 +283,27 @@ class StripeSide:
     async def _refresh_catalog(self) -> None:
         if self._wall() < self._catalog_due_at:
             return
+        config = self._config
         outcome = await self._catalog.refresh(Priority.EDGE)
         self._catalog_problem = outcome.detail if isinstance(outcome, NotRefreshed) else ""
         if isinstance(outcome, NotRefreshed):
             _log.warning("prices can't be fetched: %s", outcome.detail)
             return
-        self._catalog_due_at = self._wall() + CATALOG_SECONDS
+        if config is self._config:  # else the tiers of a reload are still to be asked about
+            self._catalog_due_at = self._wall() + CATALOG_SECONDS
         for problem in outcome.problems:
             _log.warning("tier %s: %s %s %s", problem.tier, problem.setting, problem.id, problem.problem)
         if outcome.pins_changed:
             self._pins_changed(self._catalog.pins)
 
-    async def _reload(self) -> None:
-        """Another process may have fetched prices, or pinned them."""
+    async def _view_catalog(self) -> None:
+        """Another process may have fetched prices, or pinned them; after a reload one is about to."""
         before = dict(self._catalog.pins)
         await self._catalog.load()
         if self._catalog.pins != before:
             self._pins_changed(self._catalog.pins)
+        if self._wall() < self._view_eagerly_until:
+            asyncio.get_running_loop().call_later(EAGER_SECONDS, self._view_at_once.set)
 
     async def _night(self) -> None:
         if await self._nightly.due_in() > 0:
@@ -292,7 +319,11 @@ class StripeSide:
         )
 
     def _regularly(
-        self, name: str, seconds: float, look: Callable[[], Awaitable[object]]
+        self,
+        name: str,
+        seconds: float,
+        look: Callable[[], Awaitable[object]],
+        at_once: asyncio.Event | None = None,
     ) -> Callable[[], Awaitable[None]]:
         async def job() -> None:
             pause = seconds
@@ -306,6 +337,16 @@ class StripeSide:
                 except Exception:  # noqa: BLE001 -- a fault of ours in one look must not end the looking
                     _log.exception("%s: a look failed", name)
                     pause = min(max(pause * 2, 1.0), LONGEST_PAUSE_SECONDS)
-                await asyncio.sleep(pause)
+                await _pause(pause, at_once)
 
         return job
+
+
+async def _pause(seconds: float, at_once: asyncio.Event | None) -> None:
+    if at_once is None:
+        return await asyncio.sleep(seconds)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await at_once.wait()
+    at_once.clear()
+    return None

@@ -23,8 +23,9 @@ from gateway.answers import Answer, Asked, Headers
 from gateway.body_limit import BodyLimit, BodyTooLargeError, declared_length
 from gateway.credentials import Authenticated, Unauthenticated
 from gateway.credentials.claims import EXPIRED
+from gateway.credentials.outcomes import invalid
 from gateway.entitlements.resolver import Found, Resolver
-from gateway.own_endpoints import App, OwnEndpoints, is_reserved
+from gateway.own_endpoints import is_reserved, serve_own
 from gateway.plan import Plan
 from gateway.streams import Ending, Open, Streams, Verdict
 from gateway.telemetry import Telemetry
@@ -69,7 +70,6 @@ class Gateway:
         plan: Plan,
         *,
         resolver: Resolver[Entitlement],
-        own_endpoints: App,
         verify_now: Callable[[str], Awaitable[Verification]],
         telemetry: Telemetry,
         now: Callable[[], float],
@@ -77,13 +77,12 @@ class Gateway:
     ) -> None:
         self.plan = plan
         self._resolver = resolver
-        self._own_endpoints = OwnEndpoints(own_endpoints)
         self._verify_now = verify_now
         self._telemetry = telemetry
         self._now = now
         self._wall = wall
         self.streams = Streams(
-            look_up=self._entitlement,
+            look_up=lambda customer: self.entitlement(self.plan, customer),
             judge=self._judge_again,
             bounds=lambda: (self.plan.config.streams.grace, self.plan.config.cache.max_stale),
             now=now,
@@ -114,7 +113,7 @@ class Gateway:
         if isinstance(target, BadTarget):
             return await walk.refuse(Reason.BAD_PATH, target.detail)
         if is_reserved(target):
-            return await self._own_endpoints.serve(walk, target)
+            return await serve_own(walk, target)
 
         plan = walk.plan
         if walk.method == "OPTIONS" and (preflighted := _preflighted(walk, target)) is not None:
@@ -173,12 +172,14 @@ class Gateway:
     async def _decide_on_payment(
         self, plan: Plan, route: CompiledRoute, customer: str, last_known: Entitlement | None, *, may_ask: bool
     ) -> Decision:
-        known = await self._entitlement(customer) or last_known
+        known = await self.entitlement(plan, customer)
+        if known is None and last_known is not None:
+            known = plan.derive(last_known.facts)  # it may have been known under another plan
         decision = decide(route.requirement, known, plan.ladder, self._now())
         if isinstance(decision, Forward) or not decision.checkable or not may_ask:
             return decision
         if await self._verify_now(customer) is Verification.VERIFIED:
-            return decide(route.requirement, await self._entitlement(customer), plan.ladder, self._now())
+            return decide(route.requirement, await self.entitlement(plan, customer), plan.ladder, self._now())
         # They were paying when last seen and nobody can say whether they still are: not a 402, and no free pass.
         return Refuse(Reason.ENTITLEMENT_UNAVAILABLE, decision.standing) if decision.unsure else decision
 
@@ -204,25 +205,38 @@ class Gateway:
         return await self._decide(one.plan, one.route, one.caller, last_known)
 
     async def _lapsed(self, one: Open) -> Unauthenticated | None:
-        """Why its credential is none any more. Keys are asked about, since they can be revoked; a token only has its end."""
+        """Why its credential is none any more.
+
+        Keys are asked about, since they can be revoked, and all once the issuers in force are others; a token whose
+        issuer is as it was only has its end.
+        """
+        authenticator, outlives = self.plan.authenticator, one.outlives_token
         if one.caller.key_id is None:
-            over = self._wall() >= one.caller.expires_at and one.is_stream and not one.outlives_token
-            return EXPIRED if over else None
-        again = await one.walk.authenticate()
+            if self._wall() >= one.caller.expires_at and one.is_stream and not outlives:
+                return EXPIRED
+            if authenticator is one.walk.plan.authenticator:
+                return None
+        again = await one.walk.authenticate(authenticator)
         if isinstance(again, Authenticated):
+            if again.caller.customer != one.caller.customer:
+                return invalid("The credential names another customer by now.")
             one.caller = again.caller
             return None
         if again.reason is Reason.KEYS_UNAVAILABLE:
             return None
-        over = again.reason is not Reason.TOKEN_EXPIRED or (one.is_stream and not one.outlives_token)
+        over = again.reason is not Reason.TOKEN_EXPIRED or (one.is_stream and not outlives)
         return again if over else None
 
-    async def _entitlement(self, customer: str) -> Entitlement | None:
+    async def entitlement(self, plan: Plan, customer: str) -> Entitlement | None:
+        """What the customer has under this plan; None where nobody can say."""
         known = self._resolver.peek(customer, self._now())
-        if known is not None:
-            return known
-        found = await self._resolver.lookup(customer)
-        return found.entitlement if isinstance(found, Found) else None
+        if known is None:
+            found = await self._resolver.lookup(customer)
+            if not isinstance(found, Found):
+                return None
+            known = found.entitlement
+        # What is remembered is read by the plan in force. Ranks are rungs of its ladder, and mean nothing on another.
+        return known if plan is self.plan else plan.derive(known.facts)
 
     async def _forward(
         self, walk: Walk, route: CompiledRoute, caller: Caller | None = None, standing: Standing | None = None

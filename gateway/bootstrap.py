@@ -32,8 +32,7 @@ from admin.ledger.schema import open_ledger
 from admin.operations import Operations, Rejected
 from admin.operator.api import OperatorPorts, build_operator_app
 from admin.operator.explain import mount_explain
-from admin.public.app import build_public_app
-from admin.public.ports import PublicPorts
+from admin.operator.reload import ReloadOutcome, mount_reload
 from admin.publishing import CachePublisher
 from admin.stripe.account import Account, AccountProblem, open_account
 from admin.stripe_side import StripeSide
@@ -47,8 +46,12 @@ from gateway.entitlements.tasks import end
 from gateway.explaining import Explainer
 from gateway.in_force import InForce
 from gateway.operator import Operator
+from gateway.own_app import OwnApp
+from gateway.plan import Plan
 from gateway.readiness import Readiness
+from gateway.reloading import Control, NoReloads, Taken
 from gateway.telemetry import AccessLog, Metrics, Telemetry
+from gateway.this_process import Keys, ThisProcess
 from gateway.upstream.tls import TlsFilesError
 from gateway.version import VERSION
 from policies.entitlement import Entitlement, Standing, edge_after
@@ -84,6 +87,8 @@ class Process:
     operator_token_is_own: bool
     refuse_raw: Callable[[Reason, str], bytes]
     readiness: Readiness
+    part: ThisProcess
+    drain_seconds: Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +103,17 @@ class Secrets:
 
 
 @asynccontextmanager
-async def running(config: Config, routes: RouteTable, now: Clock) -> AsyncIterator[Process | CannotStart]:
+async def running(
+    config: Config, routes: RouteTable, now: Clock, control: Control | None = None
+) -> AsyncIterator[Process | CannotStart]:
     """A gateway with all its background work, until the block ends. `now` is the entitlement clock."""
     async with AsyncExitStack() as stack:
-        yield await _start(config, routes, now, stack)
+        yield await _start(config, routes, now, control or NoReloads(time.time()), stack)
 
 
-async def _start(config: Config, routes: RouteTable, now: Clock, stack: AsyncExitStack) -> Process | CannotStart:
+async def _start(
+    config: Config, routes: RouteTable, now: Clock, control: Control, stack: AsyncExitStack
+) -> Process | CannotStart:
     database = await open_ledger(config.database.get_secret_value())
     if isinstance(database, LedgerUnavailable):
         return CannotStart(database.detail)
@@ -135,19 +144,6 @@ async def _start(config: Config, routes: RouteTable, now: Clock, stack: AsyncExi
     key_use = KeyUse(api_keys, ledger.api_keys, seconds=NOTE_SECONDS)
     stack.push_async_callback(key_use.finish)
     stack.push_async_callback(api_keys.aclose)
-    try:
-        in_force = InForce(config, routes, signing_key=kept.signing_key, metrics=metrics, api_keys=api_keys)
-    except TlsFilesError as error:
-        return CannotStart(str(error))
-    stack.push_async_callback(in_force.plan.upstreams.aclose)
-    entitlements = await _open_entitlements(in_force, ledger, pair, kept.ledger_id, now, api_keys, stack)
-    jobs = [*entitlements.jobs, BackgroundJob("key use", key_use.run, leased=False)]
-    stripe: StripeSide | None = None
-    if account is not None:
-        stripe = await _open_stripe(account, in_force, entitlements, ledger, kept, now, registry)
-        stack.push_async_callback(stripe.aclose)
-        jobs += stripe.jobs
-
     keys = KeyOperations(
         ledger.api_keys,
         hash_key=lambda: hash_key(ledger.meta),
@@ -155,13 +151,34 @@ async def _start(config: Config, routes: RouteTable, now: Clock, stack: AsyncExi
         now=time.time,
         committed=api_keys.changed,
     )
+
+    def own_app(plan: Callable[[], Plan]) -> OwnApp:
+        return OwnApp(
+            plan,
+            entitlement=lambda judging, customer: gateway.entitlement(judging, customer),  # noqa: PLW0108 -- made below
+            billing=lambda: NoBilling() if stripe is None else stripe.billing,
+            now=now,
+            keys=keys,
+        )
+
+    stripe: StripeSide | None = None
+    try:
+        in_force = InForce(
+            config, routes, signing_key=kept.signing_key, metrics=metrics, api_keys=api_keys, own_app=own_app
+        )
+    except TlsFilesError as error:
+        return CannotStart(str(error))
+    entitlements = await _open_entitlements(in_force, ledger, pair, kept.ledger_id, now, api_keys, stack)
+    jobs = [*entitlements.jobs, BackgroundJob("key use", key_use.run, leased=False)]
+    if account is not None:
+        stripe = await _open_stripe(account, in_force, entitlements, ledger, kept, now, registry)
+        stack.push_async_callback(stripe.aclose)
+        jobs += stripe.jobs
+
     log = AccessLog(wall=time.time)
     gateway = Gateway(
         in_force.plan,
         resolver=entitlements.resolver,
-        own_endpoints=build_public_app(
-            _public_ports(in_force, entitlements, now, keys), NoBilling() if stripe is None else stripe.billing
-        ),
         verify_now=_no_stripe_to_ask if stripe is None else _asking(stripe),
         telemetry=Telemetry(metrics, log),
         now=now,
@@ -174,25 +191,41 @@ async def _start(config: Config, routes: RouteTable, now: Clock, stack: AsyncExi
         ledger_answers=lambda: _answers(ledger),
         feed_healthy=lambda: entitlements.feed.healthy,
         redis=entitlements.resolver.health,
-        keys=in_force.authenticator.health,
+        keys=lambda: in_force.authenticator.health(),  # noqa: PLW0108 -- a reload may bring another
         stripe=(lambda: {"state": "off"}) if stripe is None else stripe.health,
+        configuration=lambda: control.state.report(),  # noqa: PLW0108 -- each reload brings another
     )
     operator_app = build_operator_app(_operator_ports(in_force, ledger, pair, stripe, now, keys), VERSION)
     mount_explain(operator_app, _explainer(gateway, ledger, pair, now))
-    await _start_background(in_force, entitlements, ledger, jobs, log, stack)
+    mount_reload(operator_app, _reloading(control))
+    operator = Operator(
+        token=kept.operator_token,
+        registry=registry,
+        readiness=readiness.report,
+        before_metrics=_nothing if stripe is None else stripe.refresh_metrics,
+        admin=operator_app,
+    )
+    part = ThisProcess(
+        in_force,
+        gateway,
+        entitlements.resolver,
+        operator,
+        metrics,
+        keys=Keys(kept.signing_key, kept.operator_token),
+        keys_of=_keys_of(ledger),
+        sell=_sells_nothing if stripe is None else stripe.take,
+    )
+    part.tell(control.state)
+    await _start_background(in_force, entitlements, ledger, jobs, log, part, stack)
     return Process(
         gateway=gateway,
-        operator=Operator(
-            token=kept.operator_token,
-            registry=registry,
-            readiness=readiness.report,
-            before_metrics=_nothing if stripe is None else stripe.refresh_metrics,
-            admin=operator_app,
-        ),
+        operator=operator,
         operator_token=kept.operator_token,
         operator_token_is_own=kept.operator_token_is_own,
         refuse_raw=in_force.refuse_raw,
         readiness=readiness,
+        part=part,
+        drain_seconds=lambda: in_force.config.server.drain,
     )
 
 
@@ -321,22 +354,6 @@ def _use_pins(in_force: InForce, entitlements: _Entitlements, gateway: Gateway, 
     gateway.plan = in_force.plan
 
 
-def _public_ports(in_force: InForce, entitlements: _Entitlements, now: Clock, keys: KeyOperations) -> PublicPorts:
-    return PublicPorts(
-        refuse=in_force.refuse,
-        entitlement=entitlements.lookup,
-        ladder=lambda: in_force.ladder,
-        routes=lambda: in_force.routes.routes,
-        offers=in_force.offers,
-        entitlement_now=now,
-        wall=time.time,
-        signing_key=in_force.signing_key,
-        public_url=in_force.config.server.public_url.rstrip("/"),
-        success_url=in_force.config.billing.success_url,
-        keys=keys,
-    )
-
-
 def _operator_ports(
     in_force: InForce, ledger: Ledger, pair: Pair, stripe: StripeSide | None, now: Clock, keys: KeyOperations
 ) -> OperatorPorts:
@@ -366,6 +383,7 @@ async def _start_background(
     ledger: Ledger,
     jobs: list[BackgroundJob],
     log: AccessLog,
+    part: ThisProcess,
     stack: AsyncExitStack,
 ) -> None:
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -382,7 +400,7 @@ async def _start_background(
     entitlements.resolver.start()
     in_force.plan.upstreams.start()
     await in_force.authenticator.start()
-    stack.push_async_callback(in_force.authenticator.stop)
+    stack.push_async_callback(part.aclose)
     for job in jobs:
         work = Lease(ledger.database, job.name, holder).hold(job.run) if job.leased else job.run()
         tasks.append(asyncio.create_task(_told_of(job.name, work), name=job.name))
@@ -428,3 +446,28 @@ async def _no_stripe_to_sync(_customer: str) -> Rejected:
 
 async def _nothing() -> None:
     return None
+
+
+def _sells_nothing(_config: Config) -> None:
+    return None
+
+
+def _keys_of(ledger: Ledger) -> Callable[[Config], Awaitable[Keys | str]]:
+    async def keys_of(config: Config) -> Keys | str:
+        try:
+            kept = await read_secrets(config, ledger)
+        except LedgerDownError as error:
+            return f"The ledger, which keeps the keys that gateway.yaml leaves out, could not be used: {error}"
+        return Keys(kept.signing_key, kept.operator_token)
+
+    return keys_of
+
+
+def _reloading(control: Control) -> Callable[[], Awaitable[ReloadOutcome]]:
+    async def reload() -> ReloadOutcome:
+        outcome = await control.reload("the operator's API")
+        if isinstance(outcome, Taken):
+            return ReloadOutcome(outcome.detail, outcome.generation, outcome.warnings)
+        return ReloadOutcome(outcome.detail, None, outcome.problems)
+
+    return reload

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.console import COULD_NOT_START, ConfigOption, fail, load_or_fail
+from gateway.console import COULD_NOT_START, ConfigOption, fail, load_candidate, load_or_fail
 
 
 def add_serving_verbs(app: typer.Typer) -> None:
@@ -17,15 +17,18 @@ def add_serving_verbs(app: typer.Typer) -> None:
     app.command()(demo)
 
 
-def run(config: Annotated[Path, ConfigOption] = Path("gateway.yaml")) -> None:
+def run(
+    config: Annotated[Path, ConfigOption] = Path("gateway.yaml"),
+    watch: Annotated[bool, typer.Option("--watch", help="Reload when the file changes.")] = False,
+) -> None:
     """Run the gateway in front of the API that gateway.yaml names."""
     from gateway.bootstrap import CannotStart  # noqa: PLC0415
     from gateway.logs import configure_logging  # noqa: PLC0415
     from gateway.serve import run_gateway, run_loop  # noqa: PLC0415
 
-    loaded, routes = load_or_fail(config)
+    candidate = load_candidate(config)
     configure_logging()
-    ended = run_loop(run_gateway(loaded, routes))
+    ended = run_loop(run_gateway(candidate, watch=watch))
     if isinstance(ended, CannotStart):
         fail(ended.detail, COULD_NOT_START)
 
@@ -66,8 +69,8 @@ def demo(
     from gateway.serve import run_loop  # noqa: PLC0415
 
     httpbin = prepare_demo(upstream)
-    loaded, routes = load_or_fail(config, quiet=True)
+    candidate = load_candidate(config, quiet=True)
     configure_logging()
-    ended = run_loop(run_demo(loaded, routes, httpbin=httpbin))
+    ended = run_loop(run_demo(candidate, httpbin=httpbin))
     if isinstance(ended, CannotStart):
         fail(ended.detail, COULD_NOT_START)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.loading import Unreadable, load_file
+from gateway.reloading import Candidate
 from policies.diagnostics import render
 from policies.routes import RouteTable
 from policies.schema import Config
@@ -34,6 +35,12 @@ def fail(detail: str, code: int = COULD_NOT_START) -> NoReturn:
 
 def load_or_fail(path: Path, code: int = COULD_NOT_START, *, quiet: bool = False) -> tuple[Config, RouteTable]:
     """The configuration at `path`; problems go to stderr, and an error among them ends the command with `code`."""
+    candidate = load_candidate(path, code, quiet=quiet)
+    return candidate.config, candidate.routes
+
+
+def load_candidate(path: Path, code: int = COULD_NOT_START, *, quiet: bool = False) -> Candidate:
+    """As `load_or_fail`, with what it was made from."""
     loaded = load_file(path, os.environ)
     if isinstance(loaded, Unreadable):
         fail(loaded.detail, code)
@@ -41,7 +48,7 @@ def load_or_fail(path: Path, code: int = COULD_NOT_START, *, quiet: bool = False
         sys.stderr.write(render(loaded.diagnostics).rstrip("\n") + "\n")
     if loaded.ready is None:
         raise typer.Exit(code)
-    return loaded.ready
+    return Candidate(*loaded.ready, loaded.source)
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

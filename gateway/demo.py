@@ -26,10 +26,10 @@ from admin.stripe.client import SIMULATOR_BASE, SIMULATOR_KEY_PREFIX
 from gateway.bootstrap import CannotStart
 from gateway.console import fail
 from gateway.credentials import MintProblem, mint_development_token
+from gateway.reloading import Candidate
 from gateway.serve import serving_gateway, tell_operator_token
 from gateway.serving import CannotListen, Stop, bind, listener, serving
 from policies.addresses import parse_http_url
-from policies.routes import RouteTable
 from policies.schema import Config
 
 HTTPBIN: Final = ("127.0.0.1", 9000)
@@ -115,8 +115,9 @@ async def serving_simulator(
         yield simulator
 
 
-async def run_demo(config: Config, routes: RouteTable, *, httpbin: tuple[str, int] | None) -> CannotStart | None:
+async def run_demo(candidate: Candidate, *, httpbin: tuple[str, int] | None) -> CannotStart | None:
     """Simulator, httpbin and gateway together, until stopped."""
+    config = candidate.config
     address = simulator_address(config.billing.stripe)
     if address is None:
         return CannotStart(
@@ -133,7 +134,7 @@ async def run_demo(config: Config, routes: RouteTable, *, httpbin: tuple[str, in
                 problem = await stack.enter_async_context(_running_httpbin(*httpbin))
                 if problem is not None:
                     return problem
-            started = await stack.enter_async_context(serving_gateway(config, routes, simulator.now, stop))
+            started = await stack.enter_async_context(serving_gateway(candidate, simulator.now, stop))
             if isinstance(started, CannotStart):
                 return started
             token = mint_development_token(

@@ -101,6 +101,10 @@ class LedgerSession:
         """What payment links are signed with; None until a gateway has made it."""
         return self._config.server.signing_key.get_secret_value() or await self._ledger.meta.get("signing_key")
 
+    async def operator_token(self) -> str | None:
+        """The one that the ledger keeps; None until a gateway has made it."""
+        return await self._ledger.meta.get("operator_token")
+
     async def offers(self) -> Callable[[str], tuple[Offer, ...]]:
         """What each tier costs, as the gateways of this ledger have last heard of Stripe."""
         settings = self._config.billing.stripe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,8 +16,6 @@ from policies.expectations import unmet_expectations
 from policies.load import load
 from policies.routes import RouteTable, compile_routes
 from policies.schema import Config
-from policies.tree import START
-from policies.tree import Mapping as Tree
 
 LARGEST_FILE: Final = 64 * 1024
 _RELATIVE_SQLITE: Final = "sqlite:///"
@@ -25,11 +23,21 @@ _RELATIVE_SQLITE: Final = "sqlite:///"
 
 @dataclass(frozen=True, slots=True)
 class LoadedFile:
-    """`ready` is None exactly when one of `diagnostics` is an error."""
+    """`ready` is None exactly when one of `diagnostics` is an error. `source` is all that it was made from."""
 
     ready: tuple[Config, RouteTable] | None
     diagnostics: tuple[Diagnostic, ...]
-    positions: Positions = field(default_factory=lambda: Positions(Tree(START)), repr=False)
+    positions: Positions = field(repr=False, compare=False)
+    source: Source = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The bytes of a gateway.yaml, and the text of each file that a `${file:…}` in it stands for. Full of secrets."""
+
+    path: Path
+    text: bytes = field(repr=False)
+    files: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +61,34 @@ def load_file(path: Path, environ: Mapping[str, str], *, run_tests: bool = False
         return Unreadable(f"there is no {path}. Name your configuration with --config FILE.")
     except OSError as error:
         return Unreadable(f"can't read {path}: {error.strerror}.")
-    loaded = load(text, file=str(path), environ=environ, read_file=_read_text)
+    files: dict[str, str] = {}
+
+    def read(name: str) -> str:
+        files[name] = content = read_text(name)
+        return content
+
+    return _compiled(Source(path, text, files), environ, read, run_tests=run_tests)
+
+
+def load_source(source: Source, environ: Mapping[str, str]) -> LoadedFile:
+    """What was read once, compiled again: the same in every process that has the same environment."""
+
+    def read(name: str) -> str:
+        try:
+            return source.files[name]
+        except KeyError:
+            raise ValueError("it was not read with the file") from None
+
+    return _compiled(source, environ, read, run_tests=False)
+
+
+def _compiled(
+    source: Source, environ: Mapping[str, str], read_file: Callable[[str], str], *, run_tests: bool
+) -> LoadedFile:
+    path = source.path
+    loaded = load(source.text, file=str(path), environ=environ, read_file=read_file)
     if loaded.config is None:
-        return LoadedFile(None, loaded.diagnostics)
+        return LoadedFile(None, loaded.diagnostics, loaded.positions, source)
     compiled = compile_routes(loaded.config)
     found: set[Diagnostic] = set()
     for problem in compiled.problems:
@@ -74,8 +107,9 @@ def load_file(path: Path, environ: Mapping[str, str], *, run_tests: bool = False
             found.add(Diagnostic(str(path), mark.line, mark.column, Severity.ERROR, "failed-test", unmet.message))
     diagnostics = tuple(sorted({*loaded.diagnostics, *found}))
     if compiled.table is None or any(one.severity is Severity.ERROR for one in diagnostics):
-        return LoadedFile(None, diagnostics)
-    return LoadedFile((_with_ledger_beside(loaded.config, path), compiled.table), diagnostics, loaded.positions)
+        return LoadedFile(None, diagnostics, loaded.positions, source)
+    ready = (_with_ledger_beside(loaded.config, path), compiled.table)
+    return LoadedFile(ready, diagnostics, loaded.positions, source)
 
 
 def _with_ledger_beside(config: Config, path: Path) -> Config:
@@ -86,7 +120,7 @@ def _with_ledger_beside(config: Config, path: Path) -> Config:
     return config.model_copy(update={"database": SecretStr(f"{_RELATIVE_SQLITE}{file}")})
 
 
-def _read_text(path: str) -> str:
+def read_text(path: str) -> str:
     """What `${file:…}` stands for. Raises OSError or ValueError; never reads without end, whatever the path names."""
     if not Path(path).is_file():  # a FIFO would wait for ever, a device might never end
         Path(path).stat()

@@ -42,6 +42,10 @@ class Operator:
         self._before_metrics = before_metrics
         self._admin = admin
 
+    def use_token(self, token: str) -> None:
+        """From now on it is this one."""
+        self._token = token.encode()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":

@@ -6,20 +6,17 @@ not enough to be one. It must never write a payment link into a log or a label (
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from starlette.requests import ClientDisconnect
 
 from gateway.answers import Asked, Headers
 from gateway.credentials import Unauthenticated
-from gateway.upstream.outcome import Message, Receive, Scope, Send
+from gateway.upstream.outcome import Message, Send
 from gateway.walk import OWN, RESERVED_SEGMENT, Walk
 from policies.caller import SCOPE_KEY
 from policies.paths import Target
 from policies.reasons import Reason
-
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ASKED_KEY: Final = "gateway.asked"
 """In the scope of the gateway's own endpoints: the `Asked` that their answers are built from."""
@@ -43,45 +40,39 @@ def is_reserved(target: Target) -> bool:
     return any(reading[:1] == (RESERVED_SEGMENT,) for reading in (target.folded, *target.further))
 
 
-class OwnEndpoints:
-    """The way to `app`, which serves them."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    async def serve(self, walk: Walk, target: Target) -> None:
-        """One request under the reserved prefix."""
-        walk.route = walk.path = _label(target)
-        walk.reason = OWN
-        asked = walk.asked()
-        send = _completing(walk, asked)
-        if walk.method == "OPTIONS" and asked.origin:
-            extra = list(_PREFLIGHT) if walk.plan.answers.readable_from(asked.origin) else []
-            await send({"type": "http.response.start", "status": 204, "headers": extra})
-            return await send({"type": "http.response.body", "body": b""})
-        scope = walk.scope
-        # What was judged is what is served: another server's reading of the escapes has no say.
-        scope["path"] = target.path
-        scope[ASKED_KEY] = asked
-        of_keys = target.path == _KEYS or target.path.startswith(f"{_KEYS}/")
-        if of_keys or target.path in _NEEDS_CALLER:
-            authenticated = await walk.authenticate()
-            if isinstance(authenticated, Unauthenticated):
-                return await walk.refuse(authenticated.reason, authenticated.detail)
-            if authenticated.caller.key_id is not None and (of_keys or target.path in _NEEDS_TOKEN):
-                return await walk.refuse(Reason.FORBIDDEN, "An API key is not believed here: send a token.")
-            # A browser sends cookies along with a foreign page's form; its Origin tells the two apart.
-            by_cookie = authenticated.source.kind == "cookie" and walk.method not in _SAFE
-            if by_cookie and asked.origin not in walk.plan.own_origins:
-                detail = "A cookie alone is not believed here: send an allowed Origin, or the token in a header."
-                return await walk.refuse(Reason.FORBIDDEN, detail)
-            walk.customer = authenticated.caller.customer
-            scope[SCOPE_KEY] = authenticated.caller
-        try:
-            await self._app(scope, walk.receive, send)
-        except ClientDisconnect:
-            walk.caller_left()
-        return None
+async def serve_own(walk: Walk, target: Target) -> None:
+    """One request under the reserved prefix, by the app of its plan."""
+    walk.route = walk.path = _label(target)
+    walk.reason = OWN
+    asked = walk.asked()
+    send = _completing(walk, asked)
+    if walk.method == "OPTIONS" and asked.origin:
+        extra = list(_PREFLIGHT) if walk.plan.answers.readable_from(asked.origin) else []
+        await send({"type": "http.response.start", "status": 204, "headers": extra})
+        return await send({"type": "http.response.body", "body": b""})
+    scope = walk.scope
+    # What was judged is what is served: another server's reading of the escapes has no say.
+    scope["path"] = target.path
+    scope[ASKED_KEY] = asked
+    of_keys = target.path == _KEYS or target.path.startswith(f"{_KEYS}/")
+    if of_keys or target.path in _NEEDS_CALLER:
+        authenticated = await walk.authenticate()
+        if isinstance(authenticated, Unauthenticated):
+            return await walk.refuse(authenticated.reason, authenticated.detail)
+        if authenticated.caller.key_id is not None and (of_keys or target.path in _NEEDS_TOKEN):
+            return await walk.refuse(Reason.FORBIDDEN, "An API key is not believed here: send a token.")
+        # A browser sends cookies along with a foreign page's form; its Origin tells the two apart.
+        by_cookie = authenticated.source.kind == "cookie" and walk.method not in _SAFE
+        if by_cookie and asked.origin not in walk.plan.own_origins:
+            detail = "A cookie alone is not believed here: send an allowed Origin, or the token in a header."
+            return await walk.refuse(Reason.FORBIDDEN, detail)
+        walk.customer = authenticated.caller.customer
+        scope[SCOPE_KEY] = authenticated.caller
+    try:
+        await walk.plan.own_app(scope, walk.receive, send)
+    except ClientDisconnect:
+        walk.caller_left()
+    return None
 
 
 def _label(target: Target) -> str:

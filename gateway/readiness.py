@@ -23,6 +23,7 @@ class Readiness:
     redis: Callable[[], str]
     keys: Callable[[], tuple[KeyHealth, ...]]
     stripe: Callable[[], dict[str, Any]]
+    configuration: Callable[[], dict[str, Any]]
     stopping: bool = field(default=False)
 
     async def report(self) -> tuple[bool, dict[str, Any]]:
@@ -34,6 +35,7 @@ class Readiness:
             "redis": self.redis(),
             "keys": keys,
             "stripe": self.stripe(),
+            "configuration": self.configuration(),
         }
         degraded = [
             name
@@ -43,6 +45,7 @@ class Readiness:
                 ("redis", parts["redis"] == "degraded"),
                 ("keys", any(state != KeyState.OK.value for state in keys.values())),
                 ("stripe", parts["stripe"].get("state") not in {"ok", "off"}),
+                ("configuration", "refused" in parts["configuration"]),
             )
             if is_worse
         ]

@@ -68,9 +68,8 @@ async def rehearse(
     resolver = _resolver(entitlement, now)
     metrics = Metrics(CollectorRegistry(), VERSION)
     gateway = Gateway(
-        replace(plan, upstreams=upstreams, authenticator=authenticator),
+        replace(plan, upstreams=upstreams, authenticator=authenticator, own_app=_never),
         resolver=resolver,
-        own_endpoints=_never,
         verify_now=_nothing_new,
         telemetry=Telemetry(metrics, AccessLog(io.StringIO(), wall=time.time)),
         now=lambda: now,

@@ -7,10 +7,11 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import uvloop
@@ -18,10 +19,11 @@ import uvloop
 from admin.stripe.account import simulator_address
 from gateway.bootstrap import CannotStart, Process, running
 from gateway.clock import EntitlementClock
+from gateway.entitlements.tasks import end
 from gateway.listener import gateway_protocol
+from gateway.reloading import Candidate, Part, Reloads
 from gateway.serving import CannotListen, Stop, bind, listener, serving
-from policies.routes import RouteTable
-from policies.schema import Config
+from gateway.watching import Watch
 
 TOKEN_FILE: Final = "gateway.operator-token"
 _NEW_OBJECTS: Final = 25_000
@@ -37,8 +39,9 @@ def run_loop(work: Awaitable[CannotStart | None]) -> CannotStart | None:
     return uvloop.run(whole())
 
 
-async def run_gateway(config: Config, routes: RouteTable) -> CannotStart | None:
-    """Serve until SIGTERM or SIGINT; `CannotStart` when it didn't come to that."""
+async def run_gateway(candidate: Candidate, *, watch: bool = False) -> CannotStart | None:
+    """Serve until SIGTERM or SIGINT; `CannotStart` when it didn't come to that. SIGHUP, and a `watch`, reload."""
+    config = candidate.config
     if config.server.workers > 1:
         return CannotStart(
             f"server.workers is {config.server.workers}, and this version serves with one process each: set it to 1, "
@@ -54,7 +57,7 @@ async def run_gateway(config: Config, routes: RouteTable) -> CannotStart | None:
                     await clock.read(simulator, client)
                 following = asyncio.create_task(clock.follow(simulator))
                 stack.push_async_callback(_ended, following)
-            started = await stack.enter_async_context(serving_gateway(config, routes, clock, stop))
+            started = await stack.enter_async_context(serving_gateway(candidate, clock, stop, watch=watch))
             if isinstance(started, CannotStart):
                 return started
             server = config.server
@@ -69,11 +72,11 @@ async def run_gateway(config: Config, routes: RouteTable) -> CannotStart | None:
 
 @asynccontextmanager
 async def serving_gateway(
-    config: Config, routes: RouteTable, now: Callable[[], float], stop: Stop
+    candidate: Candidate, now: Callable[[], float], stop: Stop, *, watch: bool = False
 ) -> AsyncIterator[Process | CannotStart]:
-    """Both listeners of one configuration, until the block ends."""
+    """Both listeners of a configuration that may be loaded anew, until the block ends."""
     sockets: list[socket.socket] = []
-    server = config.server
+    server = candidate.config.server
     for address, setting, remedy in (
         (server.listen, "server.listen", "change server.listen and public_url (LISTEN and PUBLIC_URL)"),
         (server.operator, "server.operator", "change server.operator (OPERATOR_LISTEN)"),
@@ -85,19 +88,48 @@ async def serving_gateway(
             yield CannotStart(bound.detail)
             return
         sockets.append(bound)
-    async with running(config, routes, now) as process:
+    parts: list[Part] = []
+    reloads = Reloads(candidate, environ=os.environ, parts=lambda: parts, wall=time.time)
+    async with running(candidate.config, candidate.routes, now, reloads) as process:
         if isinstance(process, CannotStart):
             for opened in sockets:
                 opened.close()
             yield process
             return
-        drain = config.server.drain
+        parts.append(process.part)
+        drain = server.drain
         public = listener(process.gateway, drain=drain, protocol=gateway_protocol(render_refusal=process.refuse_raw))
         # The same bounds for whoever reaches the port without the token; its refusals aren't shaped for callers.
         operator = listener(process.operator, drain=drain, protocol=gateway_protocol())
-        async with serving([(public, sockets[0]), (operator, sockets[1])], stop):
+        async with (
+            serving([(public, sockets[0]), (operator, sockets[1])], stop),
+            reloading(reloads, stop, watch=watch),
+        ):
             collect_garbage_seldom()
             yield process
+            for one in (public, operator):
+                one.drain(process.drain_seconds())
+
+
+@asynccontextmanager
+async def reloading(reloads: Reloads, stop: Stop, *, watch: bool) -> AsyncIterator[None]:
+    """While inside, SIGHUP reloads, and so does a change of the file where it is watched."""
+    tasks: set[asyncio.Task[object]] = set()
+
+    def begin(work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    stop.on_hangup = lambda: begin(reloads.reload("SIGHUP"))
+    if watch:
+        changed = Watch(lambda: reloads.candidate.source, lambda: reloads.reload("the file has changed"))
+        begin(changed.run())
+    try:
+        yield
+    finally:
+        stop.on_hangup = None
+        await end(tasks)
 
 
 def collect_garbage_seldom() -> None:

@@ -54,6 +54,10 @@ def bind(address: str, setting: str, remedy: str = "") -> socket.socket | Cannot
 class Listener(uvicorn.Server):
     """A uvicorn server that leaves signals to `Stop`: several of them share one process."""
 
+    def drain(self, seconds: float) -> None:
+        """How long what is under way may take once it stops."""
+        self.config.timeout_graceful_shutdown = max(1, round(seconds))
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """Nothing: `Stop` does it for all listeners of the process."""
@@ -82,9 +86,13 @@ def listener(app: Any, *, drain: float, protocol: Any) -> Listener:
 
 
 class Stop:
-    """The process's one decision to stop: SIGTERM or SIGINT, once gracefully, twice at once."""
+    """The process's one decision to stop: SIGTERM or SIGINT, once gracefully, twice at once.
+
+    SIGHUP is `on_hangup`'s; where there is none it is ignored, since it must not end what it is meant to renew.
+    """
 
     def __init__(self) -> None:
+        self.on_hangup: Callable[[], None] | None = None
         self.requested = asyncio.Event()
         self.forced = asyncio.Event()
 
@@ -94,14 +102,22 @@ class Stop:
             self.forced.set()
         self.requested.set()
 
+    def _hang_up(self) -> None:
+        if self.on_hangup is not None:
+            self.on_hangup()
+
     @contextlib.contextmanager
     def on_signals(self) -> Generator[None]:
-        """While inside, SIGTERM and SIGINT ask for the stop instead of ending the process."""
+        """While inside, SIGTERM, SIGINT and SIGHUP do what they are for instead of ending the process."""
         loop = asyncio.get_running_loop()
         previous: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number, act in (
+            (signal.SIGTERM, self.request),
+            (signal.SIGINT, self.request),
+            (signal.SIGHUP, self._hang_up),
+        ):
             previous[number] = signal.getsignal(number)
-            loop.add_signal_handler(number, self.request)
+            loop.add_signal_handler(number, act)
         try:
             yield
         finally:

@@ -86,6 +86,11 @@ class Metrics:
             "Whether the last attempt to load gateway.yaml succeeded.",
             registry=registry,
         )
+        self.loaded_at = Gauge(
+            "gateway_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was loaded.",
+            registry=registry,
+        )
         self.build = Gauge("gateway_build_info", "The running version.", ("version",), registry=registry)
         self.build.labels(version).set(1)
         self.reloaded.set(1)

@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from gateway.answers import Answer, Asked, Headers
-from gateway.credentials import Authenticated, Unauthenticated
+from gateway.credentials import Authenticated, Authenticator, Unauthenticated
 from gateway.plan import Plan
 from gateway.telemetry import NO_TIER_HELD, UNKNOWN_TIER, Observed, RequestEnd
 from gateway.upstream.headers import identity_headers
@@ -123,11 +123,11 @@ class Walk:
             return headers, None
         return headers, path + mark + kept if kept else path
 
-    async def authenticate(self) -> Authenticated | Unauthenticated:
-        """Who is calling. Waits only for a fetch of keys that is under way, and that not for long."""
-        query = self.scope["query_string"]
-        outcome = self.plan.authenticator.authenticate(self.headers, query)
-        return await self.plan.authenticator.settle(outcome, self.headers, query)
+    async def authenticate(self, by: Authenticator | None = None) -> Authenticated | Unauthenticated:
+        """Who is calling, by its plan's issuers or others. Waits only for a fetch of keys under way, and that not for long."""
+        authenticator, query = by or self.plan.authenticator, self.scope["query_string"]
+        outcome = authenticator.authenticate(self.headers, query)
+        return await authenticator.settle(outcome, self.headers, query)
 
     async def refuse(self, reason: Reason, detail: str, extra: Headers | None = None) -> None:
         """Answer with a refusal."""

@@ -92,7 +92,7 @@ class CheckoutDesk:
         now: Callable[[], float],
         namespace: str,
         seconds: float = WHOLE_SECONDS,
-        require_paid: bool = False,
+        require_paid: Callable[[], bool] = lambda: False,
     ) -> None:
         self._gateway = gateway
         self._sync = sync
@@ -184,7 +184,7 @@ class CheckoutDesk:
     async def _instead(self, gateway: StripeGateway, wish: _Wish, looked: dict[str, Fetched]) -> CheckoutOutcome | None:
         """What a running subscription leads to, None when there is none."""
         subscriptions = [subscription for fetched in looked.values() for subscription in fetched.subscriptions]
-        existing = choose(subscriptions, self._ladder(), wish.rank, require_paid=self._require_paid)
+        existing = choose(subscriptions, self._ladder(), wish.rank, require_paid=self._require_paid())
         if isinstance(existing, Nothing):
             return None
         enough = existing if isinstance(existing, Enough) else None

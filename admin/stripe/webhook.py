@@ -114,6 +114,10 @@ class WebhookReceiver:
         self._wall = wall
         self._inline_seconds = inline_seconds
 
+    def use_secrets(self, webhook_secrets: str) -> None:
+        """From now on these are believed, and no other."""
+        self._secrets = split_secrets(webhook_secrets)
+
     def __repr__(self) -> str:
         return f"WebhookReceiver(secrets={len(self._secrets)})"
 

@@ -101,11 +101,17 @@ class Upstreams:
                 ready.health.start()
 
     async def aclose(self, *, successor: Upstreams | None = None) -> None:
-        """End the checks and the connections at rest, all but what the successor has taken over."""
+        """End the checks and the connections at rest, all but what the successor has taken over.
+
+        With a successor, requests that wait for a place still get one: a reload costs nobody their answer.
+        """
         kept = set() if successor is None else {id(ready) for ready in successor._ready.values()}  # noqa: SLF001
         for ready in self._ready.values():
             if id(ready) not in kept:
-                ready.places.close()
+                if successor is None:
+                    ready.places.close()
+                else:
+                    ready.places.retire()
                 if ready.health is not None:
                     await ready.health.stop()
 

@@ -81,13 +81,17 @@ class Places:
         if self._waiting:
             self._serve()
 
+    def retire(self) -> None:
+        """Nobody comes any more: no connection needs to rest. Who is served or waits is served on."""
+        for pool in self.pools:
+            pool.close()
+
     def close(self) -> None:
         """Nobody needs to wait any more, and no connection to rest."""
         while self._waiting:
             _turn_away(self._waiting.pop_oldest())
         self._waiting.cancel()
-        for pool in self.pools:
-            pool.close()
+        self.retire()
 
     def _serve(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -41,7 +41,7 @@ class Scripted:
 def billing(outcome: Any, counted: list[Verdict] | None = None) -> StripeBilling:
     part: Any = Scripted(outcome)
     told = counted if counted is not None else []
-    return StripeBilling(part, part, part, part, return_url="http://x/r", wall=lambda: 0.0, count=told.append)
+    return StripeBilling(part, part, part, part, return_url=lambda: "http://x/r", wall=lambda: 0.0, count=told.append)
 
 
 async def buy(outcome: Any) -> Bought | NotBought:
@@ -157,7 +157,9 @@ class Slow:
 async def test_one_customer_has_one_question_to_stripe_under_way_however_many_he_asks_at_once() -> None:
     """Or the one who asks most would spend what Stripe lets all of them ask."""
     slow: Any = Slow()
-    desk = StripeBilling(slow, slow, slow, slow, return_url="http://x/r", wall=lambda: 0.0, count=lambda _: None)
+    desk = StripeBilling(
+        slow, slow, slow, slow, return_url=lambda: "http://x/r", wall=lambda: 0.0, count=lambda _: None
+    )
     asked = [desk.open_portal(who, "http://x/r") for who in ("alice", "bob") for _ in range(5)]
     asked_too = [desk.settle_session("alice", "alice") for _ in range(5)]
     answers = await asyncio.gather(*asked, *asked_too)
@@ -168,7 +170,9 @@ async def test_one_customer_has_one_question_to_stripe_under_way_however_many_he
 async def test_a_customer_waits_for_his_own_questions_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("admin.billing.TURN_SECONDS", 0.005)
     slow: Any = Slow()
-    desk = StripeBilling(slow, slow, slow, slow, return_url="http://x/r", wall=lambda: 0.0, count=lambda _: None)
+    desk = StripeBilling(
+        slow, slow, slow, slow, return_url=lambda: "http://x/r", wall=lambda: 0.0, count=lambda _: None
+    )
     answers = await asyncio.gather(*(desk.open_portal("alice", "http://x/r") for _ in range(3)))
     assert answers[0] == Bought("https://stripe.test/p")
     assert [one.reason for one in answers[1:] if isinstance(one, NotBought)] == [Reason.BILLING_UNAVAILABLE] * 2

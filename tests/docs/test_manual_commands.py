@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from admin.operator.api import OperatorPorts, build_operator_app
 from admin.operator.explain import Explain, mount_explain
+from admin.operator.reload import Reload, mount_reload
 from admin.public.app import build_public_app
 from admin.public.ports import Billing, PublicPorts
 from admin.simulator import Simulator
@@ -175,6 +176,7 @@ def public_app() -> FastAPI:
 def operator_app() -> FastAPI:
     app = build_operator_app(cast("OperatorPorts", None), "0")
     mount_explain(app, cast("Explain", None))
+    mount_reload(app, cast("Reload", None))
     return app
 
 

@@ -15,6 +15,7 @@ def readiness(**changes: Any) -> Readiness:
     parts: dict[str, Any] = {
         "ledger_answers": answers, "feed_healthy": lambda: True, "redis": lambda: "ok",
         "keys": lambda: (KeyHealth("https://a.test/", KeyState.OK, 1),), "stripe": lambda: {"state": "ok"},
+        "configuration": lambda: {"generation": 1},
     }  # fmt: skip
     return Readiness(**{**parts, **changes})
 
@@ -25,6 +26,7 @@ async def test_all_is_well() -> None:
         {
             "status": "ok", "degraded": [], "ledger": "ok", "changes": "followed", "redis": "ok",
             "keys": {"https://a.test/": "ok"}, "stripe": {"state": "ok"},
+            "configuration": {"generation": 1},
         },
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ import pytest
 from gateway.bootstrap import CannotStart
 from gateway.listener_head import ListenerLimits
 from gateway.loading import LoadedFile, load_file
+from gateway.reloading import Candidate
 from gateway.serve import serving_gateway
 from gateway.serving import Stop
 from tests.support.rawclient import RawClient
@@ -39,7 +40,7 @@ routes: [{{path: /x, access: public}}]
     loaded = load_file(path, {})
     assert isinstance(loaded, LoadedFile)
     assert loaded.ready is not None, loaded.diagnostics
-    async with serving_gateway(*loaded.ready, time.time, Stop()) as process:
+    async with serving_gateway(Candidate(*loaded.ready, loaded.source), time.time, Stop()) as process:
         assert not isinstance(process, CannotStart), process
         yield "127.0.0.1", port
 
