@@ -21,13 +21,12 @@ from typing import Final
 
 from gateway.answers import Answer, Asked, Headers
 from gateway.body_limit import BodyLimit, BodyTooLargeError, declared_length
-from gateway.credentials import Authenticated, Unauthenticated
-from gateway.credentials.claims import EXPIRED
-from gateway.credentials.outcomes import invalid
+from gateway.credentials import Unauthenticated
 from gateway.entitlements.resolver import Found, Resolver
+from gateway.judging_again import JudgingAgain
 from gateway.own_endpoints import is_reserved, serve_own
 from gateway.plan import Plan
-from gateway.streams import Ending, Open, Streams, Verdict
+from gateway.streams import Ending, Streams
 from gateway.telemetry import Telemetry
 from gateway.under_way import AnswerUnderWay
 from gateway.upstream.headers import outbound_request_headers
@@ -50,7 +49,7 @@ from policies.entitlement import Entitlement, Standing
 from policies.offers import Payment
 from policies.paths import BadTarget, Target, read_target
 from policies.reasons import ANSWERS, Reason
-from policies.routes import CompiledRoute, Matched, MethodNotAllowed, NoRoute
+from policies.routes import CompiledRoute, MethodNotAllowed, NoRoute
 from policies.scopes import challenge_of, missing_of
 from policies.tiers import NO_TIER
 
@@ -80,10 +79,9 @@ class Gateway:
         self._verify_now = verify_now
         self._telemetry = telemetry
         self._now = now
-        self._wall = wall
         self.streams = Streams(
             look_up=lambda customer: self.entitlement(self.plan, customer),
-            judge=self._judge_again,
+            judge=JudgingAgain(lambda: self.plan, self._decide, wall),
             bounds=lambda: (self.plan.config.streams.grace, self.plan.config.cache.max_stale),
             now=now,
             wall=wall,
@@ -193,39 +191,6 @@ class Gateway:
             return decision
         self._telemetry.metrics.fail_open.labels(route.label).inc()
         return Forward(None)
-
-    async def _judge_again(self, one: Open, last_known: Entitlement | None) -> Verdict:
-        """The verdict of this moment on an answer under way: its credential, its route as it is now, its customer."""
-        if one.plan is not self.plan:
-            one.plan, one.route = _in_force(self.plan, one)
-        lapsed = await self._lapsed(one)
-        if lapsed is not None:
-            nobody = enforce(Refuse(lapsed.reason), one.route.enforcement, None)
-            return nobody if isinstance(nobody, Forward) else lapsed
-        return await self._decide(one.plan, one.route, one.caller, last_known)
-
-    async def _lapsed(self, one: Open) -> Unauthenticated | None:
-        """Why its credential is none any more.
-
-        Keys are asked about, since they can be revoked, and all once the issuers in force are others; a token whose
-        issuer is as it was only has its end.
-        """
-        authenticator, outlives = self.plan.authenticator, one.outlives_token
-        if one.caller.key_id is None:
-            if self._wall() >= one.caller.expires_at and one.is_stream and not outlives:
-                return EXPIRED
-            if authenticator is one.walk.plan.authenticator:
-                return None
-        again = await one.walk.authenticate(authenticator)
-        if isinstance(again, Authenticated):
-            if again.caller.customer != one.caller.customer:
-                return invalid("The credential names another customer by now.")
-            one.caller = again.caller
-            return None
-        if again.reason is Reason.KEYS_UNAVAILABLE:
-            return None
-        over = again.reason is not Reason.TOKEN_EXPIRED or (one.is_stream and not outlives)
-        return again if over else None
 
     async def entitlement(self, plan: Plan, customer: str) -> Entitlement | None:
         """What the customer has under this plan; None where nobody can say."""
@@ -380,17 +345,6 @@ async def _end_early(one: AnswerUnderWay, ending: Ending, outcome: CallerLeft) -
     walk.note = "access ended while the answer was under way: ended with an event"
     walk.bytes_sent += len(event)
     return await walk.send({"type": "http.response.body", "body": event})
-
-
-def _in_force(plan: Plan, one: Open) -> tuple[Plan, CompiledRoute]:
-    """The route that judges this request under `plan`. Where none does any more, the one that let it in still does."""
-    if plan.routes is one.plan.routes:
-        return plan, one.route
-    target = read_target(request_target(one.walk.scope))
-    matched = (
-        None if isinstance(target, BadTarget) else plan.routes.match(one.walk.method, one.walk.header(b"host"), target)
-    )
-    return (plan, matched.route) if isinstance(matched, Matched) else (one.plan, one.route)
 
 
 def _observed(walk: Walk) -> Headers:

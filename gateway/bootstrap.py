@@ -24,7 +24,6 @@ from admin.control import BackgroundJob, Ledger, LedgerRecords
 from admin.key_use import KeyUse
 from admin.ledger.api_keys import hash_key
 from admin.ledger.engine import LedgerDownError
-from admin.ledger.feed import ChangesFeed
 from admin.ledger.leases import Lease
 from admin.ledger.opening import LedgerUnavailable
 from admin.ledger.pair import Pair
@@ -33,16 +32,13 @@ from admin.operations import Operations, Rejected
 from admin.operator.api import OperatorPorts, build_operator_app
 from admin.operator.explain import mount_explain
 from admin.operator.reload import ReloadOutcome, mount_reload
-from admin.publishing import CachePublisher
 from admin.stripe.account import Account, AccountProblem, open_account
 from admin.stripe_side import StripeSide
 from gateway.app import Gateway, Verification
 from gateway.credentials import ApiKeys, KeyBounds
 from gateway.credentials.api_keys import NOTE_SECONDS
-from gateway.entitlements.lifetimes import Lifetimes
-from gateway.entitlements.redis import PUBLISH_SECONDS, EntitlementPublisher, RedisEntitlements, open_redis
-from gateway.entitlements.resolver import Found, Resolver
 from gateway.entitlements.tasks import end
+from gateway.entitlements_side import EntitlementsSide, open_entitlements
 from gateway.explaining import Explainer
 from gateway.in_force import InForce
 from gateway.operator import Operator
@@ -54,7 +50,7 @@ from gateway.telemetry import AccessLog, Metrics, Telemetry
 from gateway.this_process import Keys, ThisProcess
 from gateway.upstream.tls import TlsFilesError
 from gateway.version import VERSION
-from policies.entitlement import Entitlement, Standing, edge_after
+from policies.entitlement import Standing, edge_after
 from policies.facts import CustomerFacts
 from policies.reasons import Reason
 from policies.routes import RouteTable
@@ -62,9 +58,7 @@ from policies.schema import Config
 
 FLUSH_SECONDS: Final = 0.2
 FEED_START_SECONDS: Final = 5.0
-MOST_UNPUBLISHED: Final = 100_000
 NO_ACCOUNT: Final = Pair("none", livemode=False)
-_ANY_TIME: Final = 2.0**60
 
 _log = logging.getLogger(__name__)
 Clock = Callable[[], float]
@@ -168,7 +162,7 @@ async def _start(
         )
     except TlsFilesError as error:
         return CannotStart(str(error))
-    entitlements = await _open_entitlements(in_force, ledger, pair, kept.ledger_id, now, api_keys, stack)
+    entitlements = await open_entitlements(in_force, ledger, pair, kept.ledger_id, now, api_keys, stack)
     jobs = [*entitlements.jobs, BackgroundJob("key use", key_use.run, leased=False)]
     if account is not None:
         stripe = await _open_stripe(account, in_force, entitlements, ledger, kept, now, registry)
@@ -244,87 +238,10 @@ async def read_secrets(config: Config, ledger: Ledger) -> Secrets:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Entitlements:
-    """The lookup, what keeps it fresh, and its way into Redis where there is one."""
-
-    resolver: Resolver[Entitlement]
-    feed: ChangesFeed
-    publisher: CachePublisher | None
-    jobs: tuple[BackgroundJob, ...]
-
-    async def lookup(self, customer: str) -> Entitlement | None:
-        """None where nothing could be looked up."""
-        found = await self.resolver.lookup(customer)
-        return found.entitlement if isinstance(found, Found) else None
-
-    async def published(self, versions: dict[str, int]) -> None:
-        """After a commit of this process: it forgets at once, the others hear of it from Redis and from `changes`."""
-        for customer, version in versions.items():
-            self.resolver.changed(customer, version)
-        if self.publisher is not None:
-            await self.publisher.published(versions)
-
-
-async def _open_entitlements(
-    in_force: InForce,
-    ledger: Ledger,
-    pair: Pair,
-    ledger_id: str,
-    now: Clock,
-    api_keys: ApiKeys,
-    stack: AsyncExitStack,
-) -> _Entitlements:
-    cache, url = in_force.config.cache, in_force.config.redis.get_secret_value()
-    lifetimes = Lifetimes(max_ttl=cache.max_ttl, max_stale=cache.max_stale, negative_ttl=cache.negative_ttl)
-    redis: RedisEntitlements | None = None
-    publisher: CachePublisher | None = None
-    unpublished: list[tuple[str, int]] = []
-    if url:
-        prefix = f"gw:{ledger_id}:{pair.account}:{'live' if pair.livemode else 'test'}"
-        reading, publishing = open_redis(url), open_redis(url, timeout=PUBLISH_SECONDS)
-        stack.push_async_callback(publishing.aclose)
-        stack.push_async_callback(reading.aclose)
-        redis = RedisEntitlements(reading, prefix, lifetimes=lifetimes)
-        store = EntitlementPublisher(publishing, prefix, lifetimes=lifetimes, now=now, next_edge=in_force.next_edge)
-        publisher = CachePublisher(store, ledger.customers, ledger.changes, pair, now)
-        waiting = await ledger.changes.unpublished(MOST_UNPUBLISHED, _ANY_TIME)
-        unpublished = [(change.customer, change.version) for change in waiting]
-
-    async def read_facts(customer: str) -> CustomerFacts:
-        return await ledger.customers.read_facts(pair, customer, now())
-
-    def changed(customer: str, version: int) -> None:
-        api_keys.changed(customer, version)
-        resolver.changed(customer, version)
-
-    def unconfirm_all() -> None:
-        api_keys.unconfirm_all()
-        resolver.unconfirm_all()
-
-    feed = ChangesFeed(ledger.database, changed, on_gap=unconfirm_all)
-    resolver: Resolver[Entitlement] = Resolver(
-        read_facts=read_facts,
-        derive=in_force.derive,
-        next_edge=lambda entitlement, at: entitlement.next_edge(at),
-        lifetimes=lifetimes,
-        max_entries=cache.max_entries,
-        now=now,
-        monotonic=time.monotonic,
-        feed_healthy=lambda: feed.healthy,
-        redis=redis,
-        unpublished=unpublished,
-        count=in_force.count_lookup,
-    )
-    stack.push_async_callback(resolver.aclose)
-    jobs = (BackgroundJob("publisher", publisher.run),) if publisher is not None else ()
-    return _Entitlements(resolver, feed, publisher, jobs)
-
-
 async def _open_stripe(
     account: Account,
     in_force: InForce,
-    entitlements: _Entitlements,
+    entitlements: EntitlementsSide,
     ledger: Ledger,
     kept: Secrets,
     now: Clock,
@@ -348,7 +265,7 @@ async def _open_stripe(
     return stripe
 
 
-def _use_pins(in_force: InForce, entitlements: _Entitlements, gateway: Gateway, pins: dict[str, str]) -> None:
+def _use_pins(in_force: InForce, entitlements: EntitlementsSide, gateway: Gateway, pins: dict[str, str]) -> None:
     in_force.use_pins(pins)
     entitlements.resolver.forget_all(in_force.derive)
     gateway.plan = in_force.plan
@@ -379,7 +296,7 @@ def _explainer(gateway: Gateway, ledger: Ledger, pair: Pair, now: Clock) -> Expl
 
 async def _start_background(
     in_force: InForce,
-    entitlements: _Entitlements,
+    entitlements: EntitlementsSide,
     ledger: Ledger,
     jobs: list[BackgroundJob],
     log: AccessLog,
