@@ -6,8 +6,8 @@ HTTPBIN_VENV ?= .venv-httpbin
 CLIENTS_VENV ?= .venv-clients
 BIN = $(VENV)/bin
 PIP_FLAGS = --quiet --disable-pip-version-check
-# Two workers; the tests of one file stay together, so that they can share a server.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# One worker more than the two cores that this is meant for, since tests often wait; those of one file stay together and share servers.
+PYTEST_ARGS ?= -n 3 --dist loadfile
 # How much of a campaign there is at the most.
 LIVES ?= 20000
 MINUTES ?= 120
