@@ -212,7 +212,7 @@ def _checked(cwd: Path, *arguments: str, code: int) -> subprocess.CompletedProce
 
 def test_check_says_that_a_good_file_is_good(tmp_path: Path) -> None:
     write_config(tmp_path)
-    assert "is good: 6 routes" in _checked(tmp_path, code=0).stderr
+    assert "is good: 8 routes" in _checked(tmp_path, code=0).stderr
     assert _checked(tmp_path, "--format", "json", code=0).stdout == "[]\n"
     assert _checked(tmp_path, "--format", "github", code=0).stdout == ""
 
