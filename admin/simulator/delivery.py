@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import httpx
 
+from admin.simulator.older import older
 from admin.simulator.thin import thin_json
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ RECORDS_KEPT: Final = 5000
 AT_ONCE: Final = 8
 ANSWER_TIMEOUT_SECONDS: Final = 20.0
 DEFAULT_RETRY_SECONDS: Final = (1.0, 3.0, 9.0)
+OTHER_SECRET: Final = "whsec_the_other_one_of_a_roll"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,15 @@ class _Parcel:
 
     delivery: Delivery
     payload: bytes
-    secret: str
+    secrets: tuple[str, ...]
     wait_seconds: float = 0.0
 
 
-def sign(payload: bytes, secret: str, timestamp: int) -> str:
-    """The `Stripe-Signature` of a body."""
-    mac = hmac.new(secret.encode(), f"{timestamp}.".encode() + payload, hashlib.sha256)
-    return f"t={timestamp},v1={mac.hexdigest()}"
+def sign(payload: bytes, secret: str, timestamp: int, *more: str) -> str:
+    """The `Stripe-Signature` of a body; by more than one secret while an endpoint's is being rolled."""
+    signed = f"{timestamp}.".encode() + payload
+    macs = [hmac.new(one.encode(), signed, hashlib.sha256).hexdigest() for one in (secret, *more)]
+    return ",".join([f"t={timestamp}", *(f"v1={mac}" for mac in macs)])
 
 
 class Webhooks:
@@ -106,20 +109,32 @@ class Webhooks:
         """Take an event in; it is sent once the loop comes round."""
         fault = self._faults.take_delivery() if self.enabled and self.endpoints else None
         overtaken, self._held = self._held, []
+        rolling = fault is not None and fault.kind == "two_secrets"
         for url, secret in self.endpoints:
-            for body in self._bodies(event):
+            for body in self._bodies(event, fault):
                 delivery = Delivery(event.id, event.type, url, body["object"] != "event")
                 self._record(delivery)
                 if not self.enabled or (fault is not None and fault.kind == "drop"):
                     delivery.settle("lost")
                 else:
-                    self._enqueue(_Parcel(delivery, json.dumps(body, indent=2).encode(), secret), fault)
+                    signers = (OTHER_SECRET, secret) if rolling else (secret,)
+                    self._enqueue(_Parcel(delivery, json.dumps(body, indent=2).encode(), signers), fault)
         for entry in overtaken:
             self._queue.put_nowait(entry)
 
-    def _bodies(self, event: Event) -> list[Json]:
-        thin = [thin_json(event, beside_snapshot=self.payload == "both")] if self.payload != "snapshot" else []
-        return thin if self.payload == "thin" else [self._render(event), *thin]
+    def _bodies(self, event: Event, fault: DeliveryFault | None = None) -> list[Json]:
+        """What is sent of an event. A fault changes that alone: at /v1/events it stands as it is."""
+        if fault is not None and fault.kind == "same_second":
+            fault.second = event.created if fault.second is None else fault.second
+            event = replace(event, created=fault.second)
+        bodies = [self._render(event)] if self.payload != "thin" else []
+        if fault is not None and fault.kind == "old_version":
+            bodies = [older(body) for body in bodies]
+        if self.payload != "snapshot":
+            bodies.append(thin_json(event, beside_snapshot=self.payload == "both"))
+        if fault is not None and fault.kind == "wrong_mode":
+            bodies = [{**body, "livemode": not body["livemode"]} for body in bodies]
+        return bodies
 
     def release(self) -> None:
         """Send what a `reorder` still holds back."""
@@ -198,18 +213,18 @@ class Webhooks:
                 delivery.settle("lost")
                 return
             async with slots:
-                attempt = await self._attempt(client, delivery.url, parcel.payload, parcel.secret)
+                attempt = await self._attempt(client, delivery.url, parcel.payload, parcel.secrets)
             delivery.attempts.append(attempt)
             if attempt.status is not None and 200 <= attempt.status < 300:
                 delivery.settle("delivered")
                 return
         delivery.settle("failed")
 
-    async def _attempt(self, client: httpx.AsyncClient, url: str, payload: bytes, secret: str) -> Attempt:
-        now = self._wall_clock()
+    async def _attempt(self, client: httpx.AsyncClient, url: str, payload: bytes, secrets: tuple[str, ...]) -> Attempt:
+        now, (first, *more) = self._wall_clock(), secrets
         headers = {
             "Content-Type": "application/json; charset=utf-8",
-            "Stripe-Signature": sign(payload, secret, int(now)),
+            "Stripe-Signature": sign(payload, first, int(now), *more),
             "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks) simulator",
         }
         try:

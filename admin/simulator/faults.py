@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from admin.simulator.wire import Params
 
 ApiKind = Literal["429", "500", "hang", "stale", "lost_answer"]
-DeliveryKind = Literal["duplicate", "reorder", "delay", "drop"]
+DeliveryKind = Literal[
+    "duplicate", "reorder", "delay", "drop", "same_second", "wrong_mode", "old_version", "two_secrets"
+]
 API_KINDS: Final[tuple[ApiKind, ...]] = get_args(ApiKind)
 DELIVERY_KINDS: Final[tuple[DeliveryKind, ...]] = get_args(DeliveryKind)
 LONGEST_HANG_SECONDS: Final = 600.0
@@ -42,11 +44,16 @@ class ApiFault:
 
 @dataclass(slots=True)
 class DeliveryFault:
-    """`left` events are sent twice, after their successor, `seconds` late, or never."""
+    """What becomes of the next `left` events.
+
+    They are sent twice, after their successor, `seconds` late or never; all with the `created` of the first of them, as
+    of the other mode, in the shape of an older API version, or signed by another secret besides, as while one is rolled.
+    """
 
     kind: DeliveryKind
     left: int
     seconds: float = 5.0
+    second: int | None = None
 
 
 class Faults:
