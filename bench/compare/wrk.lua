@@ -1,0 +1,14 @@
+-- What wrk sends, from the environment, and its summary on one line.
+wrk.method = os.getenv("BENCH_METHOD") or "GET"
+wrk.headers["Authorization"] = "Bearer " .. os.getenv("BENCH_TOKEN")
+local length = tonumber(os.getenv("BENCH_BODY") or "0")
+if length > 0 then
+  wrk.body = string.rep("x", length)
+end
+
+function done(summary, latency, requests)
+  local errors = summary.errors
+  print(string.format("RESULT %d %d %d %d %d",
+    summary.requests, errors.connect + errors.read + errors.write + errors.timeout, errors.status,
+    latency:percentile(50), latency:percentile(99)))
+end
