@@ -24,6 +24,7 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.request_head import request_head
 from gateway.upstream.target import parse_target
 from gateway.upstream.tls import client_tls
+from gateway.upstream.unframed import framed, is_unframed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,6 +135,8 @@ class Upstreams:
         `opening`: the request offers a WebSocket, and its headers are those of `opening_of`.
         """
         ready = self._ready[upstream]
+        if is_unframed(scope, headers):
+            headers, receive = await framed(headers, receive)
         head = request_head(scope["method"], request_target(scope) if target is None else target, headers)
         if opening is not None:
             head = head._replace(accept=opening.accept)

@@ -532,3 +532,45 @@ async def test_nothing_that_would_split_a_request_is_ever_sent(
         with pytest.raises(ValueError, match="line break, NUL or space"):
             await upstreams.forward("api", scope=scope, headers=headers, receive=unused, send=unused)  # type: ignore[arg-type]
         assert all(visit.received == b"" for visit in upstream.visits)
+
+
+@pytest.mark.parametrize(
+    ("messages", "framing", "body"),
+    [
+        ([(b"ab", True), (b"c", False)], [("transfer-encoding", "chunked")], b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"),
+        ([(b"", True), (b"abc", False)], [("transfer-encoding", "chunked")], b"3\r\nabc\r\n0\r\n\r\n"),
+        ([(b"abc", False)], [("transfer-encoding", "chunked")], b"3\r\nabc\r\n0\r\n\r\n"),
+        ([(b"", False)], [], b""),
+    ],
+)
+async def test_a_body_that_another_servers_http2_caller_did_not_announce_arrives(
+    messages: list[tuple[bytes, bool]], framing: list[tuple[str, str]], body: bytes
+) -> None:
+    sent: list[Message] = []
+    arrived: list[bytes] = []
+    queue = list(messages)
+    gone = asyncio.Event()
+
+    async def receive() -> Message:
+        if not queue:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+        piece, more = queue.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": more}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        arrived.append(visit.body)
+        await visit.say(OK)
+
+    async with scripted_upstream(script) as upstream:
+        upstreams = Upstreams({"api": Upstream(targets=(upstream.url,))})
+        scope: Scope = {"type": "http", "http_version": "2", "method": "POST", "raw_path": b"/x", "query_string": b""}
+        outcome = await upstreams.forward("api", scope=scope, headers=[], receive=receive, send=send)
+        await upstreams.aclose()
+        assert isinstance(outcome, Forwarded)
+        assert arrived == [body]
+        assert [header for header in upstream.visits[0].headers if header[0] != "host"] == framing
