@@ -28,7 +28,7 @@ from gateway.own_endpoints import is_reserved, serve_own
 from gateway.plan import Plan
 from gateway.streams import Ending, Streams
 from gateway.telemetry import Telemetry
-from gateway.under_way import AnswerUnderWay
+from gateway.under_way import NOBODY, AnswerUnderWay, asks_for_events
 from gateway.upstream.headers import outbound_request_headers
 from gateway.upstream.opening import OFFER, Opening, opening_of
 from gateway.upstream.outcome import (
@@ -42,7 +42,7 @@ from gateway.upstream.outcome import (
     UpstreamFailure,
     request_target,
 )
-from gateway.walk import FAILED, Walk, begin, identity_of
+from gateway.walk import FAILED, Walk, begin, identity_of, observed_of
 from policies.caller import Caller
 from policies.decision import Decision, Forward, Refuse, decide, enforce, lacking
 from policies.entitlement import Entitlement, Standing
@@ -242,7 +242,7 @@ class Gateway:
             trusted=plan.trusted_proxies.trusts(peer),
             scheme=scope["scheme"],
             request_id=walk.request_id,
-            identity=[*_observed(walk), *(() if caller is None else identity_of(caller, standing))],
+            identity=[*observed_of(walk), *(() if caller is None else identity_of(caller, standing))],
         )
         opening: Opening | None = None
         if walk.tunnel is not None and not plan.config.upstreams[route.upstream].http2:
@@ -253,35 +253,27 @@ class Gateway:
             headers += OFFER
         started = perf_counter()
         under_way: AnswerUnderWay | None = None
-        if caller is None:
+        if caller is not None or asks_for_events(walk):
+            under_way = AnswerUnderWay(walk, route, caller or NOBODY)
+            if opening is not None:
+                opening.on_open = under_way.opened
+            if caller is not None:
+                self.streams.add(under_way)
+        try:
             outcome = await plan.upstreams.forward(
                 route.upstream,
                 scope=scope,
                 headers=headers,
                 receive=walk.receive,
-                send=walk.send,
+                send=walk.send if under_way is None else under_way.send,
                 target=target,
                 timeouts=route.timeouts,
                 opening=opening,
             )
-        else:
-            under_way = AnswerUnderWay(walk, route, caller)
-            if opening is not None:
-                opening.on_open = under_way.opened
-            self.streams.add(under_way)
-            try:
-                outcome = await plan.upstreams.forward(
-                    route.upstream,
-                    scope=scope,
-                    headers=headers,
-                    receive=walk.receive,
-                    send=under_way.send,
-                    target=target,
-                    timeouts=route.timeouts,
-                    opening=opening,
-                )
-            finally:
-                self.streams.discard(under_way)
+        finally:
+            if under_way is not None:
+                if caller is not None:
+                    self.streams.discard(under_way)
                 under_way.over()
         walk.upstream_seconds = perf_counter() - started
         if isinstance(outcome, UpstreamFailure):
@@ -296,6 +288,8 @@ class Gateway:
         if isinstance(outcome, CallerLeft):
             if under_way is not None and under_way.ending is not None:
                 return await _end_early(under_way, under_way.ending, outcome)
+            if under_way is not None and under_way.has_parted and outcome.answer_status is not None:
+                return await under_way.tell_of_restart(outcome.answer_status)
             walk.caller_left()
         elif isinstance(outcome, AnswerBroken):
             walk.note = f"{outcome.reason}: {outcome.cause}"
@@ -345,11 +339,6 @@ async def _end_early(one: AnswerUnderWay, ending: Ending, outcome: CallerLeft) -
     walk.note = "access ended while the answer was under way: ended with an event"
     walk.bytes_sent += len(event)
     return await walk.send({"type": "http.response.body", "body": event})
-
-
-def _observed(walk: Walk) -> Headers:
-    """Tells an API that takes whatever reaches it for paid which requests are not."""
-    return [] if walk.observed is None else [(b"x-gateway-observed", walk.observed.reason.value.encode())]
 
 
 def _preflighted(walk: Walk, target: Target) -> CompiledRoute | None:

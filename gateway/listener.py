@@ -27,7 +27,7 @@ from gateway.listener_head import (
     without_upgrade,
 )
 from gateway.listener_tunnel import CallerTunnel
-from gateway.upstream.outcome import DEPARTURE_KEY, TARGET_KEY, TUNNEL_KEY
+from gateway.upstream.outcome import DEPARTURE_KEY, STOP_KEY, TARGET_KEY, TUNNEL_KEY
 from policies.reasons import Reason
 
 if TYPE_CHECKING:
@@ -190,6 +190,7 @@ class GatewayProtocol(CallerConnection):
             "state": self.app_state.copy(),
             TARGET_KEY: target,
             DEPARTURE_KEY: cycle.on_departure,
+            STOP_KEY: cycle.on_stop,
         }
         self._newest = cycle
         if self._upgrade_offered:  # a WebSocket: it begins once the parser has let go

@@ -68,7 +68,7 @@ class CallerConnection(HttpToolsProtocol):
         self._discarded_bytes = 0
         # What ends a WebSocket that this has become; and whether the server is going down.
         self._stop_tunnel: Callable[[], None] | None = None
-        self._is_stopping = False
+        self.is_stopping = False
         # What has to happen in time.
         self._otherwise: Callable[[], None] = self._close
         self._bound = Deadline(self.loop, self._out_of_time)
@@ -122,13 +122,16 @@ class CallerConnection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The server is going down: finish what is under way, and nothing else."""
-        self._is_stopping = True
+        self.is_stopping = True
         if self._stop_tunnel is not None:
             self._stop_tunnel()
         elif self._active is None and not self._queued:
             self._close()
-        elif self._newest is not None:
-            self._newest.keep_alive = False
+        else:
+            if self._newest is not None:
+                self._newest.keep_alive = False
+            if self._active is not None:
+                self._active.stop()
 
     def _feed(self, data: bytes) -> None:
         """Read what the caller sent."""
@@ -221,7 +224,7 @@ class CallerConnection(HttpToolsProtocol):
         self._bound.clear()
         self._write_bound.clear()
         self._stop_tunnel = stop
-        if self._is_stopping:
+        if self.is_stopping:
             self.loop.call_soon(stop)
 
     # Refusing and ending.

@@ -55,6 +55,7 @@ class Connection(Protocol):
     transport: asyncio.Transport
     flow: FlowControl
     logger: logging.Logger
+    is_stopping: bool
 
     def awaiting_body(self) -> None:
         """The app waits for more of the body."""
@@ -84,6 +85,7 @@ class GatewayCycle:
         "_length_left",
         "_news",
         "_on_departure",
+        "_on_stop",
         "disconnected",
         "keep_alive",
         "more_body",
@@ -101,6 +103,7 @@ class GatewayCycle:
         self._bytes_come = 0
         self._news = asyncio.Event()
         self._on_departure: Callable[[], None] | None = None
+        self._on_stop: Callable[[], None] | None = None
         self._bodiless = False
         self._chunked = False
         self._length_left: int | None = None
@@ -140,6 +143,17 @@ class GatewayCycle:
         """What to call at once when the caller leaves; see `gateway.upstream.outcome.DEPARTURE_KEY`."""
         self._on_departure = callback
         if callback is not None and self.disconnected:
+            callback()
+
+    def stop(self) -> None:
+        """The server is going down."""
+        if self._on_stop is not None:
+            self._on_stop()
+
+    def on_stop(self, callback: Callable[[], None] | None) -> None:
+        """What to call when the server goes down; see `gateway.upstream.outcome.STOP_KEY`."""
+        self._on_stop = callback
+        if callback is not None and self._connection.is_stopping:
             callback()
 
     def become_tunnel(self) -> None:

@@ -1,4 +1,4 @@
-"""An upstream's answer on its way to a known caller, and how it ends when it must end before its time.
+"""An upstream's answer on its way, and how it ends when it must end before its time.
 
 It stands between the exchange and the listener, and only looks: at the head, and at the last bytes of the body. It ends
 an answer in the one way that its reader can't misread:
@@ -8,16 +8,21 @@ an answer in the one way that its reader can't misread:
   then the end. Its name says what to do: `payment-required` (402), `token-expired` (401), else `access-ended`;
 - a WebSocket: a Close whose code is 4000 and the status that a request would get;
 - anything else, half an event or an encoded one included: a broken connection, so that what was cut never looks whole.
+
+At a stop, events that were asked for as an EventSource asks for them end at their next boundary: whoever does that opens
+them again by himself (WHATWG HTML, section 9.2.3). Nobody can tell how long other events still last, and a completion
+that is cut must not look whole: they have `drain`, as any answer has.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.answers import Answer, Headers
 from gateway.streams import Ending, Open
-from gateway.upstream.outcome import DEPARTURE_KEY, Message, Send
+from gateway.upstream.outcome import DEPARTURE_KEY, STOP_KEY, Message, Send
 from gateway.walk import Walk
 from policies.caller import Caller
 from policies.reasons import ANSWERS, Reason
@@ -27,6 +32,11 @@ EVENT_STREAM: Final = b"text/event-stream"
 _BOUNDARIES: Final = (b"\n\n", b"\r\r", b"\n\r", b"\n\r\n", b"\r\r\n")
 """A line's end and an empty line. CR, LF and CRLF each end a line (WHATWG HTML, section 9.2.5)."""
 _LONGEST_BOUNDARY: Final = 3
+_RESTART: Final = (
+    b'event: restart\ndata: {"detail": "The gateway stops. Open the stream again, here or elsewhere."}\n\n'
+)
+NOBODY: Final = Caller(customer="", issuer="", expires_at=0)
+"""Stands for whoever is under no decision, on a public route: what is his is in no registry."""
 
 
 class AnswerUnderWay(Open):
@@ -39,10 +49,13 @@ class AnswerUnderWay(Open):
         "_close",
         "_headers",
         "_interrupt",
+        "_is_stopping",
         "_is_stream",
+        "_is_whole",
         "_send",
         "_tail",
         "_tell_of_departure",
+        "has_parted",
         "plan",
         "route",
         "walk",
@@ -55,6 +68,10 @@ class AnswerUnderWay(Open):
         self._close: Callable[[int, str], None] | None = None
         self._is_stream: bool | None = None
         self._tail = b""
+        self._is_whole = False
+        self._is_stopping = False
+        self.has_parted = False
+        """Whether a stop has ended it."""
         self._interrupt: Callable[[], None] | None = None
         self._tell_of_departure: Callable[[Callable[[], None] | None], None] | None = walk.scope.get(DEPARTURE_KEY)
         if self._tell_of_departure is not None:
@@ -65,8 +82,14 @@ class AnswerUnderWay(Open):
         if self._is_stream is None:
             self._headers = message["headers"]
             self._is_stream = _media_type(self._headers) == EVENT_STREAM
-        elif self._is_stream:
-            self._tail = (self._tail + message["body"][-_LONGEST_BOUNDARY:])[-_LONGEST_BOUNDARY:]
+            if self._is_stream and STOP_KEY in self.walk.scope and asks_for_events(self.walk):
+                self.walk.scope[STOP_KEY](self._stop)
+        else:
+            self._is_whole = not message["more_body"]
+            if self._is_stream:
+                self._tail = (self._tail + message["body"][-_LONGEST_BOUNDARY:])[-_LONGEST_BOUNDARY:]
+                if self._is_stopping:
+                    self._part()
         return self._send(message)
 
     @property
@@ -78,7 +101,7 @@ class AnswerUnderWay(Open):
         """The exchange ends as if the caller had left: it drops the upstream's connection, and blames nobody."""
         if self._close is not None and self.ending is not None:
             self._close(*close_of(self.ending))
-        elif self._interrupt is not None:
+        elif self._interrupt is not None and not self._is_whole:  # else a slow caller still takes its last bytes
             self._interrupt()
 
     def opened(self, close: Callable[[int, str], None]) -> None:
@@ -87,17 +110,42 @@ class AnswerUnderWay(Open):
 
     def last_event(self, problem: Answer) -> bytes | None:
         """What tells the reader why it ends; None where nothing can be said that would be understood."""
-        told = {name.lower() for name, _ in self._headers}
-        if not self._is_stream or b"content-length" in told or b"content-encoding" in told:
-            return None
-        if self._tail and not self._tail.endswith(_BOUNDARIES):
+        if not self._takes_an_event:
             return None
         return b"event: " + _event_name(problem) + b"\ndata: " + problem.body.strip() + b"\n\n"
+
+    @property
+    def _takes_an_event(self) -> bool:
+        told = {name.lower() for name, _ in self._headers}
+        if not self._is_stream or b"content-length" in told or b"content-encoding" in told:
+            return False
+        return not self._tail or self._tail.endswith(_BOUNDARIES)
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+        # Not at once: this may be the turn in which the head goes out, and the first event right behind it.
+        asyncio.get_running_loop().call_soon(self._part)
+
+    def _part(self) -> None:
+        """End it here, if it is between two events. What goes out in this turn still does."""
+        if self.ending is not None or self.has_parted or self._is_whole:
+            return
+        if self._interrupt is not None and self._takes_an_event:
+            self.has_parted = True
+            self._interrupt()
+
+    async def tell_of_restart(self, status: int) -> None:
+        """The last event of a stream that a stop has ended; `status` is that of its head."""
+        self.walk.status, self.walk.note = status, "the gateway stops: ended with an event"
+        self.walk.bytes_sent += len(_RESTART)
+        await self._send({"type": "http.response.body", "body": _RESTART})
 
     def over(self) -> None:
         """The exchange has ended: nothing of the request refers to this any more, so that no cycle is left to collect."""
         if self._tell_of_departure is not None:
             self.walk.scope[DEPARTURE_KEY] = self._tell_of_departure
+        if self._is_stream and STOP_KEY in self.walk.scope:
+            self.walk.scope[STOP_KEY](None)
 
     def _on_departure(self, callback: Callable[[], None] | None) -> None:
         self._interrupt = callback
@@ -108,6 +156,13 @@ class AnswerUnderWay(Open):
 def close_of(ending: Ending) -> tuple[int, str]:
     """How a WebSocket ends that is admitted no longer: 4000 and the status that a request would get, and the reason."""
     return 4000 + ANSWERS[ending.reason].status, ending.reason.value
+
+
+def asks_for_events(walk: Walk) -> bool:
+    """Whether an EventSource asks, or whoever asks as one does."""
+    return walk.method == "GET" and any(
+        name == b"accept" and EVENT_STREAM in value.lower() for name, value in walk.headers
+    )
 
 
 def _media_type(headers: Headers) -> bytes:

@@ -219,3 +219,8 @@ def identity_of(caller: Caller, standing: Standing | None) -> Headers:
         status=standing.status,
         quantity=standing.quantity,
     )
+
+
+def observed_of(walk: Walk) -> Headers:
+    """Tells an API that takes whatever reaches it for paid which requests are not."""
+    return [] if walk.observed is None else [(b"x-gateway-observed", walk.observed.reason.value.encode())]

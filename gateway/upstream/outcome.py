@@ -31,6 +31,9 @@ DEPARTURE_KEY: Final = "gateway.on_departure"
 
 A server without it is watched through `receive()`, which costs a task per request."""
 
+STOP_KEY: Final = "gateway.on_stop"
+"""In the scope: a callable that takes what to call when the server goes down, at once where it already does (None: nothing)."""
+
 TUNNEL_KEY: Final = "gateway.tunnel"
 """In the scope of a request that offers a WebSocket: the `Tunnel` by which its connection can become one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,11 @@ from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
 from tests.support.recorder import running_recorder
-from tests.support.stack import eventually, running_gateway, running_simulator, write_config
+from tests.support.stack import bearer, eventually, running_gateway, running_simulator, write_config
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
     from pathlib import Path
 
     import httpx
@@ -87,6 +90,81 @@ def _refused(client: httpx.Client, base: str) -> bool:
     except httpx.ReadError:  # the kernel had accepted it for a listener that then closed: it was never the gateway's
         return False
     return False
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+RESTART = 'event: restart\ndata: {"detail": "The gateway stops. Open the stream again, here or elsewhere."}\n\n'
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def test_sigterm_ends_events_that_are_opened_again_between_two_of_them_and_cuts_no_others(tmp_path: Path) -> None:
+    with running_recorder() as recorder, running_gateway(tmp_path, upstream=recorder.url) as gateway:
+        gateway.grant("anna")
+        go_on = {name: threading.Event() for name in ("half", "completion", "post", "late")}
+        begun = {name: threading.Event() for name in ("idle", "known", *go_on)}
+
+        def script(name: str, first: bytes, then: bytes) -> Callable[[socket.socket, bytes], None]:
+            def play(connection: socket.socket, _: bytes) -> None:
+                if name == "late":  # its head comes only once the gateway stops
+                    begun[name].set()
+                else:
+                    connection.sendall(HEAD + chunk(first))
+                if name in go_on:
+                    assert go_on[name].wait(30)
+                    if name == "late":
+                        connection.sendall(HEAD + chunk(first))
+                    connection.sendall(then)
+                connection.recv(1)  # as a server of events does, until the gateway leaves
+
+            return play
+
+        whole = chunk(b"data: 2\n\n") + b"0\r\n\r\n"
+        for path, name, first, then in (
+            ("/public/idle", "idle", b"data: 1\n\n", b""),
+            ("/pro/known", "known", b"data: 1\n\n", b""),
+            ("/public/half", "half", b"data: 1\n", chunk(b"\ndata: 2\n") + chunk(b"\n")),
+            ("/pro/completion", "completion", b"data: 1\n\n", whole),
+            ("/public/post", "post", b"data: 1\n\n", whole),
+            ("/public/late", "late", b"data: 1\n\n", b""),
+        ):
+            recorder.scripts[path] = script(name, first, then)
+
+        def listen(method: str, path: str, name: str, accept: str) -> str:
+            headers = {"Accept": accept, "X-Request-Id": name} | bearer("anna")
+            with gateway.http.stream(method, gateway.base + path, headers=headers) as answer:
+                return "".join(piece for piece in answer.iter_text() if begun[name].set() is None)
+
+        events = "text/event-stream"
+        with ThreadPoolExecutor(6) as threads:
+            idle, known, half, completion, post, late = (
+                threads.submit(listen, *request)
+                for request in (
+                    ("GET", "/public/idle", "idle", events),
+                    ("GET", "/pro/known", "known", events),
+                    ("GET", "/public/half", "half", events),
+                    ("GET", "/pro/completion", "completion", "application/json"),
+                    ("POST", "/public/post", "post", events),
+                    ("GET", "/public/late", "late", events),
+                )
+            )
+            assert all(event.wait(10) for event in begun.values())
+            gateway.running.send(signal.SIGTERM)
+            assert idle.result(8) == known.result(8) == "data: 1\n\n" + RESTART
+            assert not any(one.done() for one in (half, completion, post, late))
+            for event in go_on.values():
+                event.set()
+            assert half.result(8) == "data: 1\n\ndata: 2\n\n" + RESTART
+            assert late.result(8) == "data: 1\n\n" + RESTART
+            assert completion.result(8) == post.result(8) == "data: 1\n\ndata: 2\n\n"
+        assert gateway.running.wait(9) == 0
+        assert "Traceback" not in gateway.running.said
+        lines = {line["request_id"]: line for line in map(json.loads, gateway.running.logged.splitlines())}
+        assert {name: lines[name]["status"] for name in begun} == dict.fromkeys(begun, 200)
+        told = {name for name in begun if lines[name].get("note") == "the gateway stops: ended with an event"}
+        assert told == {"idle", "known", "half", "late"}
 
 
 def test_sigterm_tells_a_websocket_and_does_not_wait_for_it(tmp_path: Path) -> None:

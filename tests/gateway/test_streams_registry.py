@@ -12,6 +12,7 @@ from gateway.answers import Answer
 from gateway.credentials.claims import EXPIRED
 from gateway.streams import LOOKUPS_AT_ONCE, RETRY_SECONDS, Open, Streams, Verdict
 from gateway.under_way import AnswerUnderWay
+from gateway.upstream.outcome import DEPARTURE_KEY
 from policies.caller import Caller
 from policies.decision import Forward, Refuse
 from policies.entitlement import BillingRules, Entitlement, derive
@@ -43,6 +44,8 @@ class OfARequest:
         self.plan = None
         self.scope: dict[str, Any] = {}
         self.send: Any = None
+        self.method = "GET"
+        self.headers: list[tuple[bytes, bytes]] = []
 
 
 class Stream(Open):
@@ -393,6 +396,27 @@ async def test_nothing_is_said_where_it_could_not_be_read(header: tuple[bytes, b
 @pytest.mark.parametrize("kind", [b"text/plain", b"text/event-streams", b"application/x-ndjson", b""])
 async def test_nothing_is_said_where_there_are_no_events(kind: bytes) -> None:
     assert await last_event_after(b"data: x\n\n", 100, kind=kind) is None
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_an_answer_whose_last_piece_a_slow_caller_still_takes_is_not_ended_once_more(whole: bool) -> None:
+    walk: Any = OfARequest()
+    walk.send = _taken
+    walk.scope[DEPARTURE_KEY] = lambda _: None
+    route: Any = None
+    one = AnswerUnderWay(walk, route, Caller("alice", "iss", 0))
+    interrupted: list[bool] = []
+    walk.scope[DEPARTURE_KEY](lambda: interrupted.append(True))
+    head = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+    await one.send(head)
+    await one.send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": not whole})
+    one.ending = Refuse(Reason.BLOCKED)
+    one.interrupt()
+    assert interrupted == ([] if whole else [True])
+
+
+async def _taken(_: Any) -> None:
+    """Takes whatever is sent."""
 
 
 async def last_event_after(
