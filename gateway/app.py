@@ -19,11 +19,12 @@ from enum import Enum
 from time import monotonic, perf_counter, time
 from typing import Final
 
-from gateway.answers import Answer, Asked, Headers
+from gateway.answers import Answer, Asked
 from gateway.body_limit import BodyLimit, BodyTooLargeError, declared_length
 from gateway.credentials import Unauthenticated
 from gateway.entitlements.resolver import Found, Resolver
 from gateway.judging_again import JudgingAgain
+from gateway.not_ours import refuse_elsewhere
 from gateway.own_endpoints import is_reserved, serve_own
 from gateway.plan import Plan
 from gateway.streams import Ending, Streams
@@ -92,9 +93,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection's request. A WebSocket comes as one that our listener lets become a tunnel; other servers' are refused."""
         if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
-            return
+            return await refuse_elsewhere(scope, receive, send, self.plan.answers)
         started = perf_counter()
         walk = begin(scope, receive, send, self.plan)
         try:
@@ -245,7 +244,7 @@ class Gateway:
             identity=[*observed_of(walk), *(() if caller is None else identity_of(caller, standing))],
         )
         opening: Opening | None = None
-        if walk.tunnel is not None and not plan.config.upstreams[route.upstream].http2:
+        if walk.tunnel is not None:
             offered = opening_of(headers, walk.tunnel)
             if isinstance(offered, str):
                 return await walk.refuse(Reason.BAD_REQUEST, offered, [(b"sec-websocket-version", b"13")])

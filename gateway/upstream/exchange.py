@@ -156,7 +156,7 @@ class Exchange:
         """Hand the request on to this target; where it can't be connected, it is one of those `tried`."""
         if self._left:
             return self._left_outcome()
-        connection = self._connection = pool.take()
+        connection = self._connection = pool.take() if self._opening is None else pool.take_http1()
         if connection is not None:
             outcome = await self._converse(connection, pool)
             if not self._may_repeat(connection, outcome):
@@ -232,7 +232,7 @@ class Exchange:
 
     async def _dial(self, pool: Pool) -> Carrier:
         async with asyncio.timeout(self._timeouts.connect):
-            return await pool.open()
+            return await (pool.open() if self._opening is None else pool.open_http1())
 
     async def _converse(self, connection: Carrier, pool: Pool) -> Outcome:
         head = self._head

@@ -27,6 +27,7 @@ from gateway.upstream.tls import client_tls
 from gateway.upstream.unframed import framed, is_unframed
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
     from gateway.upstream.opening import Opening
@@ -157,7 +158,9 @@ def _make_ready(upstream: Upstream) -> _Ready:
     # Making a context reads hundreds of certificates: once per upstream, never per request.
     is_secure = any(target.startswith("https:") for target in upstream.targets)
     tls = client_tls(upstream.tls, http2=upstream.http2) if is_secure else None
-    pools = [_pool(parse_target(target, tls, upstream.tls.server_name), upstream) for target in upstream.targets]
+    http1_tls = client_tls(upstream.tls) if is_secure and upstream.http2 else None
+    targets = [parse_target(target, tls, upstream.tls.server_name) for target in upstream.targets]
+    pools = [_pool(target, upstream, http1_tls) for target in targets]
     return _Ready(
         upstream,
         # A request that waits for a place has no connection yet, so that it is the same bound.
@@ -167,7 +170,7 @@ def _make_ready(upstream: Upstream) -> _Ready:
     )
 
 
-def _pool(target: Target, upstream: Upstream) -> Pool:
+def _pool(target: Target, upstream: Upstream, http1_tls: ssl.SSLContext | None) -> Pool:
     if not upstream.http2:
         return Pool(target, max_connections=upstream.max_connections, keepalive_seconds=upstream.keepalive)
     return Http2Pool(
@@ -175,6 +178,7 @@ def _pool(target: Target, upstream: Upstream) -> Pool:
         max_connections=upstream.max_connections,
         keepalive_seconds=upstream.keepalive,
         connect_seconds=upstream.timeouts.connect,
+        http1_tls=http1_tls if target.tls is not None else None,
     )
 
 

@@ -10,14 +10,17 @@ It must never let the dialling end because one of those who wait has left, nor g
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.upstream.ageing import Ageing
-from gateway.upstream.connection import UpstreamConnection
+from gateway.upstream.connection import UpstreamConnection, connect
 from gateway.upstream.http2_connection import Http2Connection
 from gateway.upstream.pool import LONGEST_LIFE_SECONDS, Pool
 
 if TYPE_CHECKING:
+    import ssl
+
     from gateway.upstream.carrier import Carrier
     from gateway.upstream.target import Target
 
@@ -26,9 +29,16 @@ class Http2Pool(Pool):
     """One target. `pending` counts requests, however many share a connection."""
 
     def __init__(
-        self, target: Target, *, max_connections: int, keepalive_seconds: float, connect_seconds: float
+        self,
+        target: Target,
+        *,
+        max_connections: int,
+        keepalive_seconds: float,
+        connect_seconds: float,
+        http1_tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(target, max_connections=max_connections, keepalive_seconds=keepalive_seconds)
+        self._http1_target = replace(target, tls=http1_tls)
         self._connect_seconds = connect_seconds
         self._shared: list[Http2Connection] = []
         self._unused: Ageing[Http2Connection] = Ageing(keepalive_seconds, Http2Connection.retire)
@@ -70,9 +80,18 @@ class Http2Pool(Pool):
         self._make_room()
         return self._first_use(await self._connect())
 
+    def take_http1(self) -> Carrier | None:
+        """One at rest, where the target speaks nothing else."""
+        return super().take()
+
+    async def open_http1(self) -> Carrier:
+        """A connection that offers HTTP/1.1 alone; without TLS nothing is agreed on, and the target must take both. Raises OSError."""
+        self._make_room()
+        return await connect(asyncio.get_running_loop(), self._http1_target)
+
     def put_back(self, connection: Carrier) -> None:
-        """The exchange is over, however it ended."""
-        if isinstance(connection, UpstreamConnection):
+        """The exchange is over, however it ended. One that was to become a WebSocket is not kept for requests that may go as HTTP/2."""
+        if isinstance(connection, UpstreamConnection) and not self._takes_http2:
             super().put_back(connection)
         else:
             connection.abort()

@@ -75,6 +75,14 @@ class Pool:
         self._make_room()
         return await connect(asyncio.get_running_loop(), self.target)
 
+    def take_http1(self) -> Carrier | None:
+        """As `take`, and one that speaks HTTP/1.1, since only that turns into a WebSocket here."""
+        return self.take()
+
+    async def open_http1(self) -> Carrier:
+        """As `open`, and one that speaks HTTP/1.1."""
+        return await self.open()
+
     def put_back(self, connection: Carrier) -> None:
         """The exchange is over, however it ended: keep the connection if that is safe, else end it."""
         if isinstance(connection, UpstreamConnection) and self._may_keep(connection):

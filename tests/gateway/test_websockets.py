@@ -4,101 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.upstream.opening import accept_of
+from tests.support.conversations import AGREED, KEY, SEEN, SWITCH, echoing, eventually, frame, offer, opened
 from tests.support.house import house, token_for
 from tests.support.rawclient import RawClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from tests.support.house import House
     from tests.support.upstreams import Visit
-
-KEY: Final = b"dGhlIHNhbXBsZSBub25jZQ=="
-
-
-async def script(peer: ServerConnection) -> None:
-    """Echoes; a few words make it do something else."""
-    try:
-        async for message in peer:
-            if message == "close":
-                await peer.close(4001, "bye")
-            elif message == "abort":
-                peer.transport.abort()
-            elif message == "fragments":
-                await peer.send(["a", "b", "", "c"])
-            else:
-                await peer.send(message)
-    except ConnectionClosed:
-        return
-    finally:
-        SEEN.append((peer.close_code, peer.close_reason))
-
-
-async def eventually(seen: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not seen():  # noqa: ASYNC110 -- of other parties' state, which sets no event
-            await asyncio.sleep(0.02)
-
-
-SEEN: list[tuple[int | None, str | None]] = []
-
-
-@contextlib.asynccontextmanager
-async def echoing(directory: Path, **options: Any) -> AsyncIterator[tuple[House, Server]]:
-    SEEN.clear()
-    sections = {
-        name: options.pop(name) for name in ("upstream_settings", "server", "auth", "routes") if name in options
-    }
-    async with (
-        serve(
-            script, "127.0.0.1", 0, subprotocols=options.pop("subprotocols", None), max_size=4 << 20, **options
-        ) as server,
-        house(
-            directory,
-            stripe=False,
-            upstream_url=f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}",
-            **sections,
-        ) as one,
-    ):
-        await one.grant("alice", "pro")
-        yield one, server
-
-
-def opened(one: House, path: str = "/pro/ws", token: str | None = "", **options: Any) -> Any:
-    headers = {} if token is None else {"Authorization": f"Bearer {token or token_for()}"}
-    headers |= options.pop("headers", {})
-    return connect(
-        one.api.replace("http", "ws") + path, additional_headers=headers, proxy=None, max_size=4 << 20, **options
-    )
-
-
-def offer(path: str = "/pro/ws", *, version: str = "13", token: str | None = None, more: str = "") -> bytes:
-    return (
-        f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        f"Sec-WebSocket-Key: {KEY.decode()}\r\nSec-WebSocket-Version: {version}\r\n"
-        f"Authorization: Bearer {token or token_for()}\r\n{more}\r\n"
-    ).encode()
-
-
-def frame(first: int, payload: bytes, *, masked: bool = True) -> bytes:
-    size = len(payload)
-    length = bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2)
-    mask = b"\1\2\3\4"
-    if not masked:
-        return bytes((first,)) + length + payload
-    covered = bytes(octet ^ mask[index % 4] for index, octet in enumerate(payload))
-    return bytes((first, length[0] | 0x80)) + length[1:] + mask + covered
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
@@ -160,10 +81,6 @@ async def test_the_upstreams_own_answer_reaches_the_caller_as_it_is(tmp_path: Pa
         assert one.visit_count() == 1
         assert ("upgrade", "websocket") in one.last().headers
         assert ("sec-websocket-key", KEY.decode()) in one.last().headers
-
-
-AGREED: Final = b"Sec-WebSocket-Accept: " + accept_of(KEY) + b"\r\n"
-SWITCH: Final = b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
 
 
 @pytest.mark.parametrize(
