@@ -245,6 +245,9 @@ PAYLOAD_ATTACKS: dict[str, Callable[[], str]] = {
     "a payload that is a string": lambda: forge(GOOD_HEADER, '"alice"'),
     "a payload that is not JSON": lambda: forge(GOOD_HEADER, "alice"),
     "a payload nested without end": lambda: forge(GOOD_HEADER, as_raw(hs(), '"x": ' + "[" * 5000 + "]" * 5000)),
+    "a payload nested below a hundred levels": lambda: forge(
+        GOOD_HEADER, as_raw(hs(), '"x": ' + "[" * 100 + "]" * 100)
+    ),
     "a token inside a token": lambda: forge({**GOOD_HEADER, "cty": "JWT"}, sign(hs())),
 }
 
