@@ -14,9 +14,10 @@ LIVES ?= 20000
 MINUTES ?= 120
 REQUESTS ?= 100000
 SECONDS ?= 300
+COUNT ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock install interpreters clean python campaign mutants clients leaks fuzz differential bench
+.PHONY: help run test lint format lock install interpreters clean python campaign mutants clients leaks fuzz differential targets bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -60,6 +61,9 @@ fuzz: $(VENV)/.dev ## Feed mutated bytes to the listener and to the reader of an
 
 differential: $(VENV)/.dev ## Send the same bytes to a gateway and to nginx, and compare what the API gets (REQUESTS=, needs nginx)
 	timeout 3600 $(BIN)/python -m tests.differential.run --requests $(shell expr $(REQUESTS) / 50)
+
+targets: $(VENV)/.dev ## Hold what nginx, Starlette and models of other servers make of a million random paths against what was asked for (COUNT=, MINUTES=)
+	$(BIN)/python -m tests.targets.run --count $(COUNT) --minutes $(MINUTES)
 
 format: $(VENV)/.dev ## Rewrite the sources in the house style
 	$(BIN)/ruff check --fix-only --quiet . || true

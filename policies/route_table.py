@@ -16,7 +16,7 @@ while `/V1/Reports/7` finds the tier of `/v1/reports/{id}` and not an open `/**`
 (`policies.spelling`), by *every* route that doesn't say `spelling: exact`. If a route so found is more specific than
 the winner (or as specific, where the winner is not written in this spelling) and stricter, the strictest of these takes its place (where scopes or claims leave open which is the stricter,
 what both ask for is asked); and where only the default was left, a route that so
-matches with another method makes it a 405. The guard only ever makes an answer stricter. It is why `/V1/Models` is not
+matches with another method makes it a 405, unless one that compares as leniently admits this one. The guard only ever makes an answer stricter. It is why `/V1/Models` is not
 public under an open `/**` when `/v1/models` needs a token, and why `/pro%20` is judged as `/pro`.
 
 Hence, for requests P and Q where some server reads Q as P: what P needs, Q needs at least, or Q's winner was written
@@ -166,6 +166,18 @@ class Methods:
         return frozenset(self.named) | (COMMON_METHODS if self.others is not None else frozenset())
 
 
+@dataclass(slots=True)
+class _Admission:
+    """What routes that could be meant admit: every method, and whether the one that was sent."""
+
+    allow: set[str] = field(default_factory=set)
+    admits: bool = False
+
+    def note(self, methods: Methods, method: str) -> None:
+        self.allow |= methods.allow
+        self.admits = self.admits or methods.pick(method) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Spelling:
     """The routes of one pattern that were written in one spelling, found by exactly that one.
@@ -272,18 +284,22 @@ class RouteTable:
         self, winner: Matched, trees: tuple[HostTree, ...], method: str, target: Target
     ) -> Matched | MethodNotAllowed:
         best = winner
-        admits_method = False
-        allow: set[str] = set()
-        for methods in _guards(trees, target):
-            allow |= methods.allow
-            found = methods.pick(method)
-            if found is None:
-                continue
-            admits_method = True
-            if not best.route.asks_as_much_as(found.route) and _outranks(found.route, winner.route, target):
-                best = found if found.route.asks_as_much_as(best.route) else Matched(_both(best.route, found.route))
-        if winner.route is self.default and allow and not admits_method:
-            return MethodNotAllowed(tuple(sorted(allow)))
+        every, lenient = _Admission(), _Admission()
+        for leaf in _guards(trees, target):
+            if leaf.lenient is not None:
+                lenient.note(leaf.lenient, method)
+            for methods in leaf.guards:
+                every.note(methods, method)
+                found = methods.pick(method)
+                if found is None:
+                    continue
+                if not best.route.asks_as_much_as(found.route) and _outranks(found.route, winner.route, target):
+                    best = found if found.route.asks_as_much_as(best.route) else Matched(_both(best.route, found.route))
+        if best.route is self.default:
+            # A route that compares exactly admits the method for one of the readings, and not for the others.
+            for admission in (every, lenient):
+                if admission.allow and not admission.admits:
+                    return MethodNotAllowed(tuple(sorted(admission.allow)))
         return best
 
     def _trees_for(self, header: str) -> tuple[HostTree, ...]:
@@ -366,10 +382,8 @@ def _near(tree: HostTree, target: Target) -> Iterator[Leaf]:
         yield from _leaves(tree.furthest, reading, 0)
 
 
-def _guards(trees: tuple[HostTree, ...], target: Target) -> Iterator[Methods]:
+def _guards(trees: tuple[HostTree, ...], target: Target) -> Iterator[Leaf]:
     for tree in trees:
-        for leaf in _leaves(tree.lenient, target.folded, 0):
-            yield from leaf.guards
+        yield from _leaves(tree.lenient, target.folded, 0)
         for reading in target.further:
-            for leaf in _leaves(tree.furthest, reading, 0):
-                yield from leaf.guards
+            yield from _leaves(tree.furthest, reading, 0)

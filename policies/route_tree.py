@@ -196,8 +196,10 @@ def _leaf(routes: list[PlacedRoute]) -> Leaf:
 
 
 def _guards_only(routes: list[PlacedRoute]) -> Leaf:
-    by_spelling = _by_spelling([placed for placed in routes if placed.guards])
-    return Leaf((), None, tuple(_methods(spelled) for _, spelled in by_spelling))
+    guarding = [placed for placed in routes if placed.guards]
+    forgiving = [placed for placed in guarding if placed.is_lenient]
+    by_spelling = _by_spelling(guarding)
+    return Leaf((), _methods(forgiving) if forgiving else None, tuple(_methods(spelled) for _, spelled in by_spelling))
 
 
 def _by_spelling(

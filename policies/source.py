@@ -148,7 +148,7 @@ class _Reader:
         if here == "\t" or "\t" in before[: len(before) - len(before.lstrip())]:
             self._findings.error("tab", mark, "a tab stands here; YAML is indented with spaces")
             return
-        what = str(problem.problem or problem.context or "this is not YAML")
+        what = str(problem.problem or problem.context or "this is not YAML").replace("'<scalar>'", "another text")
         hint = ""
         if "${" in f"{before}{here}" and any(bracket in before.replace("${", "") for bracket in "[{"):
             hint = "; inside [ ] and { } a ${…} needs quotes"
@@ -156,6 +156,11 @@ class _Reader:
             hint = "; a text that begins so needs quotes"
         elif "mapping values" in what:
             hint = "; a text with ': ' in it needs quotes, and keys of one mapping begin in one column"
+        elif "<block end>" in what:
+            what, hint = "this line is indented unlike those beside it", "; keys of one mapping begin in one column"
+            problem.context = None
+        elif problem.context_mark is not None and "while parsing a flow" in str(problem.context):
+            hint = f"; the bracket opened at line {problem.context_mark.line + 1}, column {problem.context_mark.column + 1}"
         context = f"{problem.context}: " if problem.context else ""
         self._findings.error("syntax", mark, f"{context}{what}{hint}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from policies.crosschecks.tiers import tiers_there_are
 from policies.crosschecks.upstreams import TOKEN
 from policies.diagnostics import nearest, quoted
 from policies.expectations import moment_of, read_expected, read_request, read_who
@@ -82,7 +83,5 @@ def _who(draft: Draft, index: int, test: Expectation, findings: Findings) -> Non
         if impossible.code == "unknown-tier":
             names = [tier.name for tier in draft.config.tiers]
             near = nearest(who.tier or "", names) if draft.is_literal(*at, "tier") else ""
-            message = (
-                f"there is no tier {draft.shown(*at, 'tier')}{near or ('' if names else '; no tiers are defined')}"
-            )
+            message = f"there is no tier {draft.shown(*at, 'tier')}{near or tiers_there_are(draft)}"
         findings.error(impossible.code, where, message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from policies.addresses import is_host
+from policies.crosschecks.tiers import tiers_there_are
 from policies.crosschecks.upstreams import LONGEST_CONNECT_SECONDS, TOKEN, upstream_names
 from policies.diagnostics import nearest, nearest_word, quoted
 from policies.patterns import parse_pattern
@@ -266,8 +267,11 @@ def _names(draft: Draft, index: int, route: Route, findings: Findings) -> None:
         if route.upstream not in config.upstreams and draft.is_whole("upstreams", route.upstream):
             shown = draft.shown(*at, "upstream")
             near = nearest(route.upstream, config.upstreams) if draft.is_literal(*at, "upstream") else ""
+            there_are = f"; there {'is' if len(config.upstreams) == 1 else 'are'} {upstream_names(draft)}"
             findings.error(
-                "unknown-upstream", draft.positions.value(*at, "upstream"), f"there is no upstream {shown}{near}"
+                "unknown-upstream",
+                draft.positions.value(*at, "upstream"),
+                f"there is no upstream {shown}{near or there_are}",
             )
     elif len(config.upstreams) > 1 and not draft.is_given(*at, "upstream"):
         findings.error(
@@ -285,13 +289,12 @@ def _tier(
         return
     shown = draft.shown(*location)
     near = nearest(name, (*names, *also)) if draft.is_literal(*location) else ""
-    none = "; no tiers are defined" if not names else ""
     what = (
         f"'default' is {' or '.join((', '.join(also), 'the name of a tier'))}, and there is no tier {shown}"
         if also
         else f"there is no tier {shown}"
     )
-    findings.error("unknown-tier", draft.positions.value(*location), f"{what}{near or none}")
+    findings.error("unknown-tier", draft.positions.value(*location), f"{what}{near or tiers_there_are(draft)}")
 
 
 def _default(draft: Draft, findings: Findings) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from policies.diagnostics import listed
+
 if TYPE_CHECKING:
     from policies.diagnostics import Findings
     from policies.draft import Draft
@@ -107,3 +109,11 @@ def is_feature_name(text: str) -> bool:
         and text[0].isalnum()
         and all(letter.isalnum() or letter in "_.:-" for letter in text)
     )
+
+
+def tiers_there_are(draft: Draft) -> str:
+    """``; there are 'free' and 'pro'``, for a message about a tier that isn't."""
+    names = [draft.shown("tiers", index, "name") for index in range(len(draft.config.tiers))]
+    if not names:
+        return "; no tiers are defined"
+    return f"; there {'is' if len(names) == 1 else 'are'} {listed(names, 'and')}"

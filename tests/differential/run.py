@@ -62,14 +62,14 @@ class Seen:
 
 
 @contextmanager
-def running_nginx(directory: Path, upstream: str) -> Iterator[tuple[str, int]]:
+def running_nginx(directory: Path, upstream: str, *, template: str = CONFIG) -> Iterator[tuple[str, int]]:
     """nginx from Debian's package, as this user, in the foreground."""
     binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     assert binary is not None
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     config = directory / "nginx.conf"
-    config.write_text(CONFIG.format(directory=directory, port=port, upstream=upstream))
+    config.write_text(template.format(directory=directory, port=port, upstream=upstream))
     process = subprocess.Popen(
         [binary, "-e", str(directory / "error.log"), "-c", str(config)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -1,0 +1,121 @@
+"""P1's property: tables of paid and open routes, random respellings of their paths, and who was asked for too little."""
+
+from __future__ import annotations
+
+import random
+from urllib.parse import quote, unquote
+
+from policies.paths import Target, read_target
+from policies.routes import CompiledRoute, Matched, MethodNotAllowed, RouteTable
+from tests.support.route_tables import route, table_of
+
+REFUSED = 99
+
+PAID = (
+    route("/pro/**", tier="pro"),
+    route("/v1/reports/{id}", tier="pro"),
+    route("/v1/reports/all", tier="enterprise"),
+    route("/v1/{thing}/sign", features=("sso",)),
+    route("/v1/Export", tier="pro", methods=("GET",)),
+    route("/v1/models", access="authenticated"),
+    route("/admin/**", access="authenticated"),
+)
+TABLES: dict[str, RouteTable] = {
+    "default deny": table_of(*PAID),
+    "default authenticated": table_of(*PAID, default="authenticated"),
+    "default public": table_of(*PAID, default="public"),
+    "default tier": table_of(*PAID, default="free"),
+    "open /**": table_of(*PAID, route("/**")),
+    "open /** and /{x}/**": table_of(*PAID, route("/**", access="authenticated"), route("/{x}/{y}/**")),
+    "observed /**": table_of(*PAID, route("/**", tier="enterprise", enforce="observe")),
+    "shares of /{x}/**": table_of(*PAID, route("/{x}/{y}/**", tier="enterprise", enforce="50%")),
+    "open parameters": table_of(*PAID, route("/{a}"), route("/{a}/{b}"), route("/{a}/{b}/{c}"), default="public"),
+}
+
+PIECES = (
+    *("pro", "v1", "reports", "all", "sign", "Export", "models", "admin", "free", "7", "x"),
+    *("/", "/", "/", "/", ".", "..", ";", ";x=1", "\\", "%", " ", "+", ":", "~"),
+    *("%2e", "%2E", "%2f", "%5c", "%00", "%3b", "%3B", "%25", "%2525", "%20", "%3f", "%23", "%09"),
+    *("%252e", "%252f", "%255c", "%2500", "%253b", "%2520", "%253f", "%25252e", "%c0%ae", "%ff"),
+    *("%ef%bc%8e", "%ef%bc%8f", "%ef%bc%9b", "%e2%80%8b", "%cc%81", "%c2%a0", "%e2%80%a4", "%e2%84%85"),
+)
+
+CASES = ("as it is", "upper", "swap", "one escaped", "one escaped twice", "fullwidth", "accent", "long s")
+
+
+def disguised(word: str, case: str) -> str:
+    """The word as somebody would write it who hopes that two readers differ on it."""
+    match case:
+        case "upper":
+            return word.upper()
+        case "swap":
+            return word.swapcase()
+        case "one escaped":
+            return f"%{ord(word[0]):02x}{word[1:]}"
+        case "one escaped twice":
+            return f"{word[:-1]}%25{ord(word[-1]):02X}"
+        case "fullwidth":
+            return quote(chr(ord(word[0]) + 0xFEE0)) + word[1:]
+        case "accent":
+            return word + "%cc%81"
+        case "long s":
+            return word.replace("s", "%c5%bf")
+        case _:
+            return word
+
+
+WORDS = ("pro", "v1", "reports", "all", "sign", "Export", "models", "admin", "free", "7")
+SUFFIXES = ("", "", "", ";", ";x=1", "%3bx", "%253Bx", ".", "%20", "%20.", "%3fx", "%23", "%e2%80%8b")
+ENDS = ("", "", "/", "/.", "//", "/..", "/%2e", "/;")
+
+
+def random_target(chance: random.Random) -> str:
+    """A respelling of one of the tables' paths, or, one time in three, pieces without order."""
+    if chance.randrange(3) == 0:
+        return "/" + "".join(chance.choices(PIECES, k=chance.randrange(13)))
+    segments = (
+        disguised(chance.choice(WORDS), chance.choice(CASES)) + chance.choice(SUFFIXES)
+        for _ in range(chance.randrange(1, 5))
+    )
+    return "/" + "/".join(segments) + chance.choice(ENDS)
+
+
+def asked(table: RouteTable, raw: str, method: str) -> tuple[int, CompiledRoute | None]:
+    """How much the gateway asks for this path; a refusal is more than any tier."""
+    target = read_target(raw.encode())
+    if not isinstance(target, Target):
+        return REFUSED, None
+    outcome = table.match(method, "gw.test", target)
+    return (outcome.route.assured, outcome.route) if isinstance(outcome, Matched) else (REFUSED, None)
+
+
+def asks_too_little(table: RouteTable, raw: str, reading: str, method: str = "GET") -> str | None:
+    """Why a server that makes `reading` of `raw` would hand out more than was asked for; None where it doesn't."""
+    given_for, judge = asked(table, raw, method)
+    if given_for == REFUSED or reading == raw:
+        return None
+    needed, needy = asked(table, reading, method)
+    if needy is None:
+        # Nobody's to protect, unless it has a route for other methods: that was not to fall to the default.
+        if judge is None or judge.index >= 0 or not has_route(table, reading):
+            return None
+        return f"{raw} fell to the default, and {reading} has a route"
+    if needed <= given_for or is_own_word(judge, needy, raw):
+        return None
+    return f"{raw} was judged by {judge}, and {reading} is for {needy}"
+
+
+def has_route(table: RouteTable, raw: str) -> bool:
+    target = read_target(raw.encode())
+    return isinstance(target, Target) and isinstance(table.match("DELETE", "gw.test", target), MethodNotAllowed)
+
+
+def is_own_word(judge: CompiledRoute | None, needy: CompiledRoute, raw: str) -> bool:
+    """Whether the operator wrote a route for exactly this spelling that is at least as specific as the other."""
+    if judge is None or judge.index < 0 or judge.specificity > needy.specificity:
+        return False
+    segments = [unquote(piece) for piece in raw.split("/")[1:]]
+    literals = [piece for piece in judge.pattern.split("/")[1:] if piece != "**"]
+    return all(
+        literal.startswith("{") or literal == segment for literal, segment in zip(literals, segments, strict=False)
+    )
