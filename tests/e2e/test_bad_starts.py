@@ -80,6 +80,16 @@ def test_a_key_that_can_not_be_read_is_a_sentence_with_its_place(tmp_path: Path,
     assert named in said
 
 
+def test_each_start_warns_of_an_upstream_whose_certificate_is_not_verified(tmp_path: Path) -> None:
+    values = write_config(tmp_path, upstream="https://127.0.0.1:9")
+    _replaced(tmp_path, "timeouts: {connect", "tls: {verify: false}, timeouts: {connect")
+    with socket.socket() as busy:  # so that each start ends by itself
+        busy.bind(("127.0.0.1", values["listen"]))
+        busy.listen()
+        for _ in range(2):
+            assert "warning[tls-not-verified]" in _fails(tmp_path, "run")
+
+
 def test_a_busy_port_is_named_with_its_setting_and_the_next_start_has_it(tmp_path: Path) -> None:
     values = write_config(tmp_path)
     for setting in ("listen", "operator"):

@@ -64,6 +64,25 @@ def test_the_verb_and_a_hangup_put_a_changed_file_in_force(gateway: Gateway, edi
     assert metric(gateway, "gateway_config_last_reload_successful") == 1
 
 
+def test_a_reload_warns_of_an_upstream_whose_certificate_is_not_verified(
+    gateway: Gateway, edit: Callable[[str, str], None]
+) -> None:
+    assert "tls-not-verified" not in gateway.running.said
+    edit("upstreams:\n", 'upstreams:\n  other: {targets: ["https://127.0.0.1:9"], tls: {verify: false}}\n')
+    edit("access: public}", "access: public, upstream: api}")
+    edit("access: authenticated}", "access: authenticated, upstream: api}")
+    edit("methods: [GET], tier: pro}", "methods: [GET], tier: pro, upstream: api}")
+    edit("/pro/**, tier: pro}", "/pro/**, tier: pro, upstream: api}")
+    edit("features: [export]}", "features: [export], upstream: api}")
+    edit("tier: enterprise}", "tier: enterprise, upstream: api}")
+    edit("max_body: 64KiB}", "max_body: 64KiB, upstream: other}")
+    edit("access: public, timeouts", "access: public, upstream: api, timeouts")
+    done = run_verb("reload", cwd=gateway.directory)
+    assert "warning[tls-not-verified]" in done.stdout + done.stderr
+    assert done.returncode == 0
+    assert "warning[tls-not-verified]" in gateway.running.said
+
+
 def test_a_broken_file_changes_nothing_and_every_place_says_why(
     gateway: Gateway, edit: Callable[[str, str], None]
 ) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.support.house import house, token_for
+from tests.support.house import PLAIN_ANSWER, house, token_for
 from tests.support.rawclient import RawClient
 
 if TYPE_CHECKING:
@@ -337,3 +337,16 @@ async def test_default_public_forwards_what_no_route_names_and_a_tier_guards_it(
     (tmp_path / "second").mkdir()
     async with house(tmp_path / "second", stripe=False, default="pro") as one:
         assert (await one.get("/anything", token_for())).status_code == 402
+
+
+async def test_a_304_with_a_length_passes_and_the_callers_connection_serves_the_next_request(at: House) -> None:
+    said = b'HTTP/1.1 304 Not Modified\r\nContent-Length: 1234\r\nETag: "x"\r\n\r\n'
+    async with await RawClient.connect(at.address) as client:
+        for answer in (said, PLAIN_ANSWER, said, PLAIN_ANSWER):
+            at.answers[0] = answer
+            got = await client.ask(b"GET /open/a HTTP/1.1\r\nHost: a\r\n\r\n")
+            if answer is said:
+                assert (got.status, got.body, got.one("content-length"), got.one("etag")) == (304, b"", "1234", '"x"')
+            else:
+                assert (got.status, got.body) == (200, b"ok")
+    assert at.visit_count() == 4
