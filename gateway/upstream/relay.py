@@ -55,6 +55,11 @@ class Side(asyncio.Protocol):
         """Whether a Close has been sent to it, the other side's or ours: nothing may follow."""
         self.is_lost = False
 
+    @property
+    def is_to_be_told(self) -> bool:
+        """Whether a Close waits for the end of the frame that is on its way to it."""
+        return self._parting is not None and not self.is_told
+
     def data_received(self, data: bytes) -> None:
         """It said something."""
         relay, other, incoming = self._relay, self.other, self.incoming
@@ -62,16 +67,18 @@ class Side(asyncio.Protocol):
         if other.is_told or other.is_lost:
             incoming.feed(data)  # only the answer to a Close is still waited for
         else:
-            if other._parting is not None:  # noqa: SLF001 -- its own kind
-                data = data[: incoming.left]
+            behind = b""
+            if other.is_to_be_told:
+                data, behind = data[: incoming.left], data[incoming.left :]
             going = incoming.feed(data)
             if going:
                 other.bytes_taken += len(going)
                 other.transport.write(going)
             if incoming.close_code is not None:
                 other.is_told = True
-            elif other._parting is not None and not incoming.left:  # noqa: SLF001
+            elif other._parting is not None and not incoming.left:  # noqa: SLF001 -- its own kind
                 other.tell(*other._parting)  # noqa: SLF001
+                incoming.feed(behind)  # the answer to a Close may stand right behind
         if incoming.problem is not None:
             relay.broke_framing(self)
         elif incoming.close_code is not None:
@@ -94,8 +101,10 @@ class Side(asyncio.Protocol):
         self.other.resume_reading()
 
     def pause_reading(self) -> None:
-        """Read no further."""
-        if not (self._reading_paused or self.is_lost or self._relay.is_ending):
+        """Read no further. At the end only what still goes on is held back: the rest is read away."""
+        if self._relay.is_ending and not self.other.is_to_be_told:
+            return
+        if not (self._reading_paused or self.is_lost):
             self._reading_paused = True
             self.transport.pause_reading()
 
@@ -117,6 +126,7 @@ class Side(asyncio.Protocol):
             return
         self.is_told = True
         self.transport.write(close_frame(code, reason, masked=self is self._relay.upstream))
+        self.other.resume_reading()
 
 
 class Relay:
@@ -150,6 +160,7 @@ class Relay:
             side.tell(code, reason)
         for side in (self.caller, self.upstream):
             self._part(side)
+        self._read_on()
 
     def stop(self) -> None:
         """The gateway is going down."""
@@ -178,6 +189,7 @@ class Relay:
         elif side.other.incoming.close_code is not None:
             # The upstream, as the server, closes now (RFC 6455, section 7.1.1), and the caller's connection follows.
             self._end("")
+            self._read_on()
 
     def broke_framing(self, side: Side) -> None:
         """The rest of what it says can't be told apart; the other side sees a connection that ends without a Close."""
@@ -206,6 +218,7 @@ class Relay:
             self._part(other)
         else:
             other.transport.abort()
+        self._read_on()
 
     # How it ends.
 
@@ -219,12 +232,16 @@ class Relay:
         if not self.is_ending:
             self.is_ending = True
             self._bound.set(CLOSE_SECONDS)
-            self.caller.resume_reading()  # an answer to the Close, or the end, may stand behind what wasn't read
-            self.upstream.resume_reading()
+
+    def _read_on(self) -> None:
+        """An answer to the Close, or the end, may stand behind what wasn't read; but a frame that goes on keeps its pace."""
+        for side in (self.caller, self.upstream):
+            if not side.other.is_to_be_told:
+                side.resume_reading()
 
     def _part(self, side: Side) -> None:
         """Close its connection, unless a Close was sent to it that it hasn't answered, or is still to be sent."""
-        if side.is_lost or (side._parting is not None and not side.is_told):  # noqa: SLF001
+        if side.is_lost or side.is_to_be_told:
             return
         if not side.is_told or side.incoming.close_code is not None or side.incoming.problem is not None:
             side.transport.close()

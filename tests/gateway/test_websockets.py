@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.upstream.opening import accept_of
-from tests.support.conversations import AGREED, KEY, SEEN, SWITCH, echoing, eventually, frame, offer, opened
+from tests.support.conversations import AGREED, KEY, SEEN, SWITCH, echoing, eventually, frame, offer, opened, relay_of
 from tests.support.house import house, token_for
 from tests.support.rawclient import RawClient
 
@@ -203,9 +204,11 @@ async def test_a_block_closes_with_4403_and_a_downgrade_that_is_admitted_closes_
         async with opened(one) as client:
             await client.send("x")
             await client.recv()
-            await eventually(lambda: "alice" in one.process.gateway.streams._customers)
+            customers = one.process.gateway.streams._customers
+            await eventually(lambda: "alice" in customers and math.isfinite(customers["alice"].edge))
+            before = customers["alice"].edge
             one.clock.offset = 11 * 86400
-            await asyncio.sleep(1.2)
+            await eventually(lambda: customers["alice"].edge != before)
             await client.send("y")
             assert await client.recv() == "y"
             await one.operate("POST", "/api/block/alice", json={"reason": "a test"})
@@ -334,11 +337,12 @@ async def test_a_caller_who_stops_reading_holds_the_upstream_back(tmp_path: Path
         await one.grant("alice", "pro")
         await client.send(offer())
         await client.head()
-        before = -1
-        while sent != before:
-            before = sent
-            await asyncio.sleep(0.3)
+        relay = await relay_of(one)
+        await eventually(lambda: relay.upstream._reading_paused)
         assert sent < 32 << 20
+        held = sent
+        while sent == held:  # who reads on gets more
+            await client.reader.readexactly(60_000)
         client.reset()
         await asyncio.wait_for((await one.upstream.visit()).closed.wait(), 10)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from gateway.upstream.relay import Relay
     from tests.support.house import House
 
 KEY: Final = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -101,3 +102,13 @@ def frame(first: int, payload: bytes, *, masked: bool = True) -> bytes:
 
 AGREED: Final = b"Sec-WebSocket-Accept: " + accept_of(KEY) + b"\r\n"
 SWITCH: Final = b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+
+
+async def relay_of(one: House) -> Relay:
+    """What joins the two, once the registry has it in its hands."""
+    streams = one.process.gateway.streams
+    await eventually(lambda: any(known.open for known in streams._customers.values()))
+    (under_way,) = (one for known in streams._customers.values() for one in known.open)
+    close: Any = under_way._close  # type: ignore[attr-defined]
+    found: Relay = close.__self__
+    return found
