@@ -48,9 +48,9 @@ from policies.caller import Caller
 from policies.decision import Decision, Forward, Refuse, decide, enforce, lacking
 from policies.entitlement import Entitlement, Standing
 from policies.offers import Payment
-from policies.paths import BadTarget, Target, read_target
+from policies.paths import BadTarget, Target
 from policies.reasons import ANSWERS, Reason
-from policies.routes import CompiledRoute, MethodNotAllowed, NoRoute
+from policies.routes import CompiledRoute, Matched, MethodNotAllowed, NoRoute
 from policies.scopes import challenge_of, missing_of
 from policies.tiers import NO_TIER
 
@@ -97,7 +97,7 @@ class Gateway:
         started = perf_counter()
         walk = begin(scope, receive, send, self.plan)
         try:
-            await self._walk(walk, read_target(request_target(scope)))
+            await self._walk(walk, walk.plan.routes.read(request_target(scope)))
         except TornAnswerError:
             raise
         except Exception as error:
@@ -119,6 +119,8 @@ class Gateway:
                 return await walk.refuse(Reason.BAD_PATH, uncut.detail)
             return await self._forward(walk, preflighted)
         matched = plan.routes.match(walk.method, walk.header(b"host"), target)
+        if isinstance(matched, BadTarget):
+            return await walk.refuse(Reason.BAD_PATH, matched.detail)
         if isinstance(matched, NoRoute):
             return await walk.refuse(Reason.NO_ROUTE, f"Nothing is served at {walk.path}.")
         if isinstance(matched, MethodNotAllowed):
@@ -346,4 +348,4 @@ def _preflighted(walk: Walk, target: Target) -> CompiledRoute | None:
     if not method or not walk.header(b"origin"):
         return None
     matched = walk.plan.routes.match(method, walk.header(b"host"), target)
-    return None if isinstance(matched, NoRoute | MethodNotAllowed) else matched.route
+    return matched.route if isinstance(matched, Matched) else None

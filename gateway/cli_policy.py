@@ -60,7 +60,7 @@ def routes(config: Annotated[Path, ConfigOption] = _DEFAULT, output: FormatOptio
                 _WHO.get(line.access) or line.asks,
                 line.enforce or "-",
                 line.upstream or "-",
-                line.spelling or "-",
+                ", ".join((line.spelling or "-", *line.literal)),
             )
             for line in lines
         ],

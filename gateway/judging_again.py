@@ -17,7 +17,6 @@ from gateway.upstream.outcome import request_target
 from policies.caller import Caller
 from policies.decision import Decision, Forward, Refuse, enforce
 from policies.entitlement import Entitlement
-from policies.paths import BadTarget, read_target
 from policies.reasons import Reason
 from policies.routes import CompiledRoute, Matched
 
@@ -71,8 +70,5 @@ def _in_force(plan: Plan, one: Open) -> tuple[Plan, CompiledRoute]:
     """The route that judges this request under `plan`. Where none does any more, the one that let it in still does."""
     if plan.routes is one.plan.routes:
         return plan, one.route
-    target = read_target(request_target(one.walk.scope))
-    matched = (
-        None if isinstance(target, BadTarget) else plan.routes.match(one.walk.method, one.walk.header(b"host"), target)
-    )
+    matched = plan.routes.find(one.walk.method, one.walk.header(b"host"), request_target(one.walk.scope))
     return (plan, matched.route) if isinstance(matched, Matched) else (one.plan, one.route)

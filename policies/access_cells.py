@@ -22,11 +22,11 @@ from urllib.parse import quote
 
 from policies.paths import Target, read_target
 from policies.patterns import parse_pattern
-from policies.route_table import COMMON_METHODS, CompiledRoute, Matched, MethodNotAllowed, NoRoute, RouteTable
+from policies.route_table import COMMON_METHODS, CompiledRoute, Matched, MethodNotAllowed, Outcome, RouteTable
 from policies.schema import Config
 from policies.spelling import lenient
 
-Found = Matched | NoRoute | MethodNotAllowed
+Found = Outcome
 Shape = tuple[str | None, ...]
 """A path of one length; None is any segment."""
 

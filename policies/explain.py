@@ -12,12 +12,14 @@ from typing import Final
 
 from policies.caller import Caller as Credential
 from policies.decision import Refuse
+from policies.diagnostics import listed
 from policies.enforcement import Mode
 from policies.entitlement import BillingRules, Entitlement, derive
 from policies.explain_losers import Loser, losers_of
 from policies.facts import CustomerFacts
+from policies.literal_slashes import LiteralTarget
 from policies.moments import format_moment
-from policies.paths import BadTarget
+from policies.paths import BadTarget, Target
 from policies.reasons import Reason
 from policies.requirement import Access, Requirement
 from policies.route_table import CompiledRoute, MethodNotAllowed, RouteTable
@@ -92,7 +94,7 @@ def _checks(rules: Rules, question: Question, caller: Caller, verdict: Verdict, 
     if isinstance(verdict.reading, BadTarget):
         yield Check("path", verdict.reading.detail)
         return
-    yield Check("path", f"has one reading, {verdict.reading.path}")
+    yield Check("path", _read(verdict.reading))
     if verdict.is_own:
         yield Check("route", "none: the gateway answers this itself")
         return
@@ -122,6 +124,13 @@ def _checks(rules: Rules, question: Question, caller: Caller, verdict: Verdict, 
     if route.fails_open:
         yield Check("on_unavailable", "allow: forwarded, too, when it can't be found out what the customer pays")
     yield from _entitlement_checks(rules.ladder, caller, verdict, now)
+
+
+def _read(target: Target) -> str:
+    if not isinstance(target, LiteralTarget):
+        return f"has one reading, {target.path}"
+    others = listed(reading.path for reading in target.others)
+    return f"is taken as it was sent, {target.path}; an upstream might read {others}, and no less is asked than there"
 
 
 def _enforced(route: CompiledRoute, caller: Caller) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policies.diagnostics import listed, quoted
+from policies.literal_slashes import LiteralTarget
 from policies.paths import BadTarget, Target
 from policies.patterns import host_of
-from policies.route_table import CompiledRoute, Matched, MethodNotAllowed, NoRoute, RouteTable, is_spelled
+from policies.route_table import CompiledRoute, Matched, MethodNotAllowed, NoRoute, Outcome, RouteTable, is_spelled
 from policies.routes import compile_routes
 from policies.schema import Config
 from policies.verdict import Question, Verdict
@@ -48,13 +49,27 @@ def _why(config: Config, route: CompiledRoute, winner: CompiledRoute | None, que
         asked = f", not for {quoted(question.host)}" if question.host else ", and the request names no host"
         return f"it is for the host {route.host}{asked}"
     alone = _alone(config, route, question, target)
+    if isinstance(target, LiteralTarget) and isinstance(alone, BadTarget):
+        alone = _alone(config, route, question, target.as_sent)
+        if isinstance(alone, Matched):
+            return "it refuses such slashes (encoded_slash, double_slash)"
+        if isinstance(alone, NoRoute) and (why := _of_another_reading(config, route, question, target)):
+            return why
     if isinstance(alone, MethodNotAllowed):
         return f"it takes {listed(alone.allow)}, not {question.method}"
-    if isinstance(alone, NoRoute):
+    if isinstance(alone, NoRoute | BadTarget):
         return "it compares the path exactly, and this spelling of it is another (case, ';', a final '/' or an escape)"
     if winner is None:
         raise TypeError(f"{route.label!r} judges {question} alone, and among others nothing does")
     return _compared(config, route, winner, question, target)
+
+
+def _of_another_reading(config: Config, route: CompiledRoute, question: Question, target: LiteralTarget) -> str | None:
+    """Where an upstream that decodes or merges the slashes would have come to this route."""
+    for reading in target.others:
+        if isinstance(_alone(config, route, question, reading), Matched):
+            return f"it is for {reading.path}, which an upstream may read; what it asks for is asked as well"
+    return None
 
 
 def _compared(config: Config, route: CompiledRoute, winner: CompiledRoute, question: Question, target: Target) -> str:
@@ -81,9 +96,7 @@ def _first_difference(winner: CompiledRoute, route: CompiledRoute) -> str:
     return "it ends where this goes on with '/**'"
 
 
-def _alone(
-    config: Config, route: CompiledRoute, question: Question, target: Target
-) -> Matched | NoRoute | MethodNotAllowed:
+def _alone(config: Config, route: CompiledRoute, question: Question, target: Target) -> Outcome:
     """What the request would meet if this were the only route."""
     alone = config.routes[route.index].model_copy(update={"path": route.pattern, "paths": ()})
     only = config.model_copy(update={"routes": (alone,), "default": "deny"})

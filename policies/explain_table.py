@@ -18,7 +18,10 @@ from policies.verdict import asks
 
 @dataclass(frozen=True, slots=True)
 class RouteLine:
-    """One line. `methods` and `host` None are any; `path` None is the default; `spelling` is how literals compare."""
+    """One line. `methods` and `host` None are any; `path` None is the default; `spelling` is how literals compare.
+
+    `literal` are the settings by which slashes are taken literally: `encoded_slash`, `double_slash`.
+    """
 
     order: int
     methods: tuple[str, ...] | None
@@ -31,6 +34,7 @@ class RouteLine:
     upstream: str | None
     spelling: str | None
     enforce: str | None
+    literal: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--format json``."""
@@ -65,6 +69,14 @@ def _line(order: int, route: CompiledRoute, spelling: str | None) -> RouteLine:
         upstream=route.upstream,
         spelling=spelling,
         enforce=None if route.index < 0 or needs.access is Access.PUBLIC else str(route.enforcement),
+        literal=tuple(
+            name
+            for name, is_kept in (
+                ("encoded_slash", route.keeps_encoded_slash),
+                ("double_slash", route.keeps_double_slash),
+            )
+            if is_kept
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from policies.openapi import Operation
-from policies.paths import BadTarget, read_target
+from policies.paths import BadTarget
 from policies.patterns import Pattern, parse_pattern
 from policies.rewriting import read_prefix
 from policies.route_table import Matched, MethodNotAllowed, RouteTable
@@ -170,13 +170,15 @@ def _judged(
         public = _before(raw, strip, add)
         if public is None:
             continue
-        target = read_target(public.encode("ascii", "replace"))
+        target = table.read(public.encode("ascii", "replace"))
         if isinstance(target, BadTarget):
             why = "such a path is refused as bad_path"
             continue
         for host in hosts:
             found = table.match(method, host, target)
-            if isinstance(found, MethodNotAllowed):
+            if isinstance(found, BadTarget):
+                why = "such a path is refused as bad_path"
+            elif isinstance(found, MethodNotAllowed):
                 why = f"no route with this method; its path takes {', '.join(found.allow)}"
             elif isinstance(found, Matched) and found.route.index < 0:
                 why = "no route; 'default' decides"

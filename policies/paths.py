@@ -11,6 +11,8 @@ are encoded twice or written as a compatibility character (U+FF0F); an empty seg
 spaces, also encoded, in compatibility characters (U+FF0E) or followed by `;parameters`; any dot that is encoded twice.
 Compatibility characters that make no dot segment and no separator have one reading, and pass.
 One trailing slash is fine. In the query only control characters, spaces and `#` are refused.
+
+Where a route takes encoded or doubled slashes literally, `policies.literal_slashes` reads what is refused here for them.
 """
 
 from __future__ import annotations
@@ -49,8 +51,12 @@ class Target:
 
     @property
     def path(self) -> str:
-        """The path as people read it, for messages."""
-        return "/" + "/".join(self.segments) + ("/" if self.has_trailing_slash and self.segments else "")
+        """The path as people read it, for messages; a slash within a segment (`policies.literal_slashes`) stays encoded."""
+        return (
+            "/"
+            + "/".join(segment.replace("/", "%2F") for segment in self.segments)
+            + ("/" if self.has_trailing_slash and self.segments else "")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,14 @@ def read_target(raw: bytes) -> Target | BadTarget:
 
 
 def _read_carefully(raw: bytes) -> Target | BadTarget:
+    problem = unfit(raw)
+    if problem is not None:
+        return problem
+    return _read_segments(raw, raw.partition(b"?")[0][1:].split(b"/"))
+
+
+def unfit(raw: bytes) -> BadTarget | None:
+    """What is wrong with the target before its path is taken apart."""
     path, _, query = raw.partition(b"?")
     if not path.startswith(b"/"):
         return BadTarget("The request target does not begin with '/'.")
@@ -89,7 +103,7 @@ def _read_carefully(raw: bytes) -> Target | BadTarget:
         return BadTarget("The path holds a space, a control character or a byte that is not ASCII.")
     if _BAD_ESCAPE.search(path):
         return BadTarget("The path holds a '%' that two hexadecimal digits do not follow.")
-    return _read_segments(raw, path[1:].split(b"/"))
+    return None
 
 
 def _read_segments(raw: bytes, pieces: list[bytes]) -> Target | BadTarget:
@@ -110,10 +124,10 @@ def _read_segments(raw: bytes, pieces: list[bytes]) -> Target | BadTarget:
         segments.append(segment)
         readings.append(reading)
     folded = tuple(map(lenient, segments))
-    return Target(raw, tuple(segments), has_trailing_slash, folded, _further(folded, readings))
+    return Target(raw, tuple(segments), has_trailing_slash, folded, further_readings(folded, readings))
 
 
-def _further(folded: tuple[str, ...], readings: list[Reading]) -> tuple[tuple[str, ...], ...]:
+def further_readings(folded: tuple[str, ...], readings: list[Reading]) -> tuple[tuple[str, ...], ...]:
     """The whole path read furthest, and the path that ends at the first decoded `?` or `#`, where they differ."""
     whole = tuple(reading.name for reading in readings)
     # A route's literal may be written in capitals beyond ASCII, which `folded` keeps.

@@ -8,6 +8,7 @@ spelled otherwise is refused as `bad_path`, because nobody can say what the upst
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -15,6 +16,8 @@ from urllib.parse import quote
 from policies.paths import BadTarget, Target
 from policies.patterns import Pattern, parse_pattern
 
+# Clients and servers take what follows for a host (RFC 3986, section 4.2).
+_BEGINS_WITH_TWO: Final = re.compile(rb"/(?:/|%2[Ff])")
 _AS_THEY_ARE: Final = "!$&'()*+,:=@~"
 
 
@@ -32,9 +35,12 @@ class Rewrite:
             return BadTarget("The path spells the beginning that is cut off in another way.")
         rest = target.raw.partition(b"?")[0]
         if count:
-            # No segment is empty and no slash encoded, so the raw slashes are those between the segments.
+            # The raw slashes are those between the segments: an encoded one is part of its segment, as are two in a row of
+            # an empty one, where a route takes them literally.
             pieces = rest.split(b"/", count + 1)
             rest = b"/" + pieces[count + 1] if len(pieces) > count + 1 else b""
+            if not self.put and _BEGINS_WITH_TWO.match(rest):
+                return BadTarget("What is left of the path begins with two slashes.")
         return self.put + rest or b"/"
 
 

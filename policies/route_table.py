@@ -26,6 +26,10 @@ for exactly the spelling of Q and is at least as specific as P's.
 guard a route that isn't enforced for everybody is as lax as if it asked for nothing, and one that refuses nobody
 guards nothing.
 
+**Slashes.** A target with `%2F` or `//` is a 400 unless the route that wins says it takes them literally. Then whatever an
+upstream may read that decodes or merges them is matched as a target of its own (`policies.literal_slashes`), and the
+winner asks for all that any of these routes ask for, how specific it may be: the readings differ in their number of segments.
+
 A path that matches only with other methods is a 405, also where `default` would let it through. A route without
 `methods` admits every method but CONNECT and TRACE; methods are compared exactly, so `get` is not one.
 """
@@ -33,79 +37,44 @@ A path that matches only with other methods is a 405, also where `default` would
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
-from policies.enforcement import ENFORCED, Enforcement
-from policies.paths import Target
+from policies.compiled_route import (
+    MOST_STRICT,
+    CompiledRoute,
+    asking_also,
+    asking_for_both,
+    strictness_of,
+)
+from policies.literal_slashes import LiteralTarget, read_literally
+from policies.paths import BadTarget, Target, read_target
 from policies.patterns import host_of, parse_pattern
-from policies.requirement import Access, Requirement
-from policies.rewriting import Rewrite
-from policies.schema import Timeouts
+
+__all__ = [
+    "COMMON_METHODS",
+    "MOST_STRICT",
+    "NO_ROUTE",
+    "REFUSED_METHODS",
+    "CompiledRoute",
+    "HostTree",
+    "Leaf",
+    "Matched",
+    "MethodNotAllowed",
+    "Methods",
+    "NoRoute",
+    "Node",
+    "Outcome",
+    "RouteTable",
+    "Spelling",
+    "admits_any",
+    "is_spelled",
+    "strictness_of",
+]
 
 COMMON_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
 """Never admitted: a gateway is no tunnel, and TRACE shows the caller what the gateway added (RFC 9110, 9.3.6, 9.3.8)."""
-
-
-@dataclass(frozen=True, slots=True)
-class CompiledRoute:
-    """One route, ready to judge.
-
-    `label` is unique in its table; `methods` None admits all; `index` is that of its entry in the file, which may hold
-    several paths, -1 for the default. The lesser `specificity` wins, the greater `strictness` admits fewer: 0 public, 1 authenticated, then the tiers;
-    it is what the route asks where it is enforced.
-    """
-
-    label: str
-    pattern: str
-    methods: frozenset[str] | None
-    host: str | None
-    requirement: Requirement
-    upstream: str
-    index: int
-    specificity: tuple[int, ...] = field(repr=False)
-    strictness: int = field(repr=False)
-    rewrite: Rewrite | None = None
-    timeouts: Timeouts | None = None
-    max_body: int | None = None
-    fails_open: bool = False
-    enforcement: Enforcement = ENFORCED
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody looks at who is calling."""
-        return self.requirement.access is Access.PUBLIC or not self.enforcement.judges
-
-    @property
-    def assured(self) -> int:
-        """How much everybody has met who is let through here."""
-        return self.strictness if self.enforcement.refuses_everybody else 0
-
-    @property
-    def demanded(self) -> int:
-        """How much somebody may have to meet to be let through here."""
-        return self.strictness if self.enforcement.refuses_anybody else 0
-
-    def takes(self, body_bytes: int) -> bool:
-        """Whether a body of this length is let through."""
-        return self.max_body is None or body_bytes <= self.max_body
-
-    @property
-    def place(self) -> tuple[int, str]:
-        """What tells it from every other route of its table."""
-        return self.index, self.pattern
-
-    def asks_as_much_as(self, other: CompiledRoute) -> bool:
-        """Whether nobody is let through here whom the other would refuse."""
-        if not other.enforcement.refuses_anybody:
-            return True
-        return (
-            self.enforcement.refuses_everybody
-            and self.strictness >= other.strictness
-            and self.requirement.narrows_as_much_as(other.requirement)
-            and (other.fails_open or not self.fails_open)
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +98,8 @@ class MethodNotAllowed:
 
 NO_ROUTE: Final = NoRoute()
 
-
-MOST_STRICT: Final = 2**31
-"""More than any tier."""
-
-
-def strictness_of(requirement: Requirement) -> int:
-    """How much a requirement asks, as one number: see `CompiledRoute`."""
-    if requirement.access is Access.PUBLIC:
-        return 0
-    return 1 if requirement.access is Access.AUTHENTICATED else 2 + requirement.min_rank
+Outcome = Matched | NoRoute | MethodNotAllowed | BadTarget
+"""`BadTarget` is for slashes that the route found doesn't take literally."""
 
 
 def admits_any(method: str) -> bool:
@@ -240,7 +201,8 @@ class HostTree:
 class RouteTable:
     """Every route of one configuration. Made by `policies.routes.compile_routes`; nothing in it changes afterwards.
 
-    `strictest` is the greatest strictness among the routes that guard.
+    `strictest` is the greatest strictness among the routes that guard; `reads_literally` says that some route takes
+    `%2F` or `//` literally.
     """
 
     routes: tuple[CompiledRoute, ...]
@@ -248,12 +210,25 @@ class RouteTable:
     hosts: Mapping[str, HostTree]
     any_host: HostTree
     strictest: int
+    reads_literally: bool = False
 
-    def match(self, method: str, host: str, target: Target) -> Matched | NoRoute | MethodNotAllowed:
-        """The route that judges this request; `host` is the Host field as it was sent.
+    def read(self, raw: bytes) -> Target | BadTarget:
+        """What stands between the method and the version in the request line, as far as any route here could take it."""
+        target = read_target(raw)
+        return read_literally(raw, target) if self.reads_literally and isinstance(target, BadTarget) else target
+
+    def find(self, method: str, host: str, raw: bytes) -> Outcome:
+        """`match` for a target that isn't read yet."""
+        target = self.read(raw)
+        return target if isinstance(target, BadTarget) else self.match(method, host, target)
+
+    def match(self, method: str, host: str, target: Target) -> Outcome:
+        """The route that judges this request; `host` is the Host field as it was sent, `target` what `read` made of it.
 
         For a CORS preflight pass its `Access-Control-Request-Method`: the route so found names the upstream.
         """
+        if isinstance(target, LiteralTarget):
+            return self._match_literally(method, host, target)
         trees = self._trees_for(host) if self.hosts else (self.any_host,)
         for tree in trees:
             found = _first(tree.lenient, target.folded, 0, method, target)
@@ -270,10 +245,24 @@ class RouteTable:
             return NO_ROUTE
         return self._guarded(Matched(self.default), trees, method, target)
 
+    def _match_literally(self, method: str, host: str, target: LiteralTarget) -> Matched | BadTarget:
+        """The route of the target as it was sent, asking for no less than that of any other reading."""
+        found = self.match(method, host, target.as_sent)
+        if not isinstance(found, Matched) or not _keeps(found.route, target):
+            return target.otherwise
+        route = found.route
+        for reading in target.others:
+            other = self.match(method, host, reading)
+            if isinstance(other, Matched):
+                route = asking_also(route, other.route)
+        return Matched(route)
+
     def near(self, target: Target) -> tuple[CompiledRoute, ...]:
         """Every route, whatever its host and methods, whose pattern fits some reading of the target; for explanations."""
         found: dict[tuple[int, str], CompiledRoute] = {}
-        for leaf in (leaf for tree in (*self.hosts.values(), self.any_host) for leaf in _near(tree, target)):
+        readings = (target, *target.others) if isinstance(target, LiteralTarget) else (target,)
+        trees = (*self.hosts.values(), self.any_host)
+        for leaf in (leaf for reading in readings for tree in trees for leaf in _near(tree, reading)):
             own = (leaf.lenient,) if leaf.lenient is not None else ()
             for methods in (*own, *leaf.guards, *(spelling.methods for spelling in leaf.spellings)):
                 others = (methods.others,) if methods.others is not None else ()
@@ -319,6 +308,12 @@ def is_spelled(route: CompiledRoute, target: Target) -> bool:
     )
 
 
+def _keeps(route: CompiledRoute, target: LiteralTarget) -> bool:
+    return (route.keeps_encoded_slash or not target.has_encoded_slash) and (
+        route.keeps_double_slash or not target.has_double_slash
+    )
+
+
 def _outranks(guard: CompiledRoute, winner: CompiledRoute, target: Target) -> bool:
     """Whether the guard stands before the winner: more specific, or as specific where the winner is spelled otherwise."""
     if guard.specificity == winner.specificity:
@@ -327,20 +322,9 @@ def _outranks(guard: CompiledRoute, winner: CompiledRoute, target: Target) -> bo
 
 
 def _both(one: CompiledRoute, other: CompiledRoute) -> CompiledRoute:
-    """The more specific of the two, asking for what either asks for: neither alone is the stricter one."""
-    nearer = min(one, other, key=lambda route: route.specificity)
-    dearer = max(one, other, key=lambda route: route.demanded)
-    return replace(
-        nearer,
-        strictness=dearer.strictness,
-        enforcement=ENFORCED,
-        fails_open=one.fails_open and other.fails_open,
-        requirement=replace(
-            dearer.requirement,
-            scopes=tuple(dict.fromkeys(one.requirement.scopes + other.requirement.scopes)),
-            claims=tuple(dict.fromkeys(one.requirement.claims + other.requirement.claims)),
-        ),
-    )
+    """The more specific of the two, asking for what either asks for."""
+    nearer, further = sorted((one, other), key=lambda route: route.specificity)
+    return asking_for_both(nearer, further)
 
 
 def _first(node: Node, segments: tuple[str, ...], depth: int, method: str, target: Target) -> Matched | None:

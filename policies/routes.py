@@ -112,6 +112,7 @@ def compile_routes(config: Config) -> Compilation:
         hosts=MappingProxyType({host: grow(routes) for host, routes in by_host.items() if host is not None}),
         any_host=grow(by_host[None]),
         strictest=_strictest(placed),
+        reads_literally=any(one.route.keeps_encoded_slash or one.route.keeps_double_slash for one in placed),
     )
     problems += _laxer_under_another_host(placed, table, config)
     return Compilation(table, tuple(sorted(problems, key=in_order)))
@@ -209,6 +210,8 @@ def _compile(
             max_body=route.max_body,
             fails_open=route.on_unavailable == "allow" and requirement.access is Access.TIER,
             enforcement=parse_enforcement(route.enforce, _share_key(route)),
+            keeps_encoded_slash=route.encoded_slash == "literal",
+            keeps_double_slash=route.double_slash == "literal",
         ),
         pattern,
         is_lenient=is_lenient(route, requirement),

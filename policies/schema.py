@@ -282,6 +282,8 @@ class Route(Model):
     on_unavailable: Literal["deny", "allow"] = "deny"
     enforce: Enforce = "on"
     spelling: Literal["exact", "lenient"] | None = None
+    encoded_slash: Literal["refuse", "literal"] = "refuse"
+    double_slash: Literal["refuse", "literal"] = "refuse"
     outlive_token: Flag = False
 
     @property

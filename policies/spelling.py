@@ -44,11 +44,12 @@ class Reading:
     """The name that the most forgiving server reads.
 
     `cut_short` is the same up to the first decoded `?` or `#`, for a server that decodes before it looks for the query
-    (then the path ends there); None when there is neither.
+    (then the path ends there); None when there is neither. `has_parameters` says that a `;` ended the name.
     """
 
     name: str
     cut_short: str | None
+    has_parameters: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def furthest_reading(segment: str) -> Reading | Ambiguous:
         if shorter and _is_no_name(shorter):
             return Ambiguous("has a segment that some servers read as '.' or '..'")
         if _ESCAPE.search(text) is None:
-            return Reading(_trimmed(name), None if shorter == name else _trimmed(shorter))
+            return Reading(_trimmed(name), None if shorter == name else _trimmed(shorter), len(name) < len(text))
         decoded = decode_once(text)
         if decoded is None:
             return Ambiguous("holds a doubly encoded byte sequence that is not UTF-8")

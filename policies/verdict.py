@@ -13,7 +13,7 @@ from typing import Final
 from policies.caller import Caller as Credential
 from policies.decision import Decision, Forward, Refuse, decide, enforce, lacking
 from policies.entitlement import Entitlement
-from policies.paths import BadTarget, Target, read_target
+from policies.paths import BadTarget, Target
 from policies.patterns import RESERVED
 from policies.reasons import ANSWERS, Reason
 from policies.requirement import Access, Requirement
@@ -87,7 +87,7 @@ def shown(reason: Reason) -> str:
 
 def judge(table: RouteTable, ladder: Ladder, question: Question, caller: Caller, now: float) -> Verdict:
     """What becomes of the request at `now`."""
-    reading = read_target(question.target)
+    reading = table.read(question.target)
     if isinstance(reading, BadTarget):
         return Verdict(reading, None, Reason.BAD_PATH)
     if any(each[:1] == (RESERVED,) for each in (reading.folded, *reading.further)):
@@ -100,6 +100,8 @@ def judge(table: RouteTable, ladder: Ladder, question: Question, caller: Caller,
                 return Verdict(reading, asked_for, Reason.BAD_PATH)
             fits = asked_for.route.takes(question.body_bytes)
             return Verdict(reading, asked_for, None if fits else Reason.BODY_TOO_LARGE)
+    if isinstance(matched, BadTarget):
+        return Verdict(matched, None, Reason.BAD_PATH)
     if isinstance(matched, NoRoute):
         return Verdict(reading, matched, Reason.NO_ROUTE)
     if isinstance(matched, MethodNotAllowed):

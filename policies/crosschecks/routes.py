@@ -38,6 +38,7 @@ def check(draft: Draft, findings: Findings) -> None:
         _names(draft, index, route, findings)
         _holds(draft, index, route, findings)
         _prefixes(draft, index, route, findings)
+        _slashes(draft, index, route, findings)
         _timeouts(draft, index, route, findings)
         _fails_open(draft, index, route, findings)
         _enforced(draft, index, route, findings)
@@ -202,6 +203,20 @@ def _prefixes(draft: Draft, index: int, route: Route, findings: Findings) -> Non
                         mark,
                         f"{shown} can't be cut off the path {quoted(path)}, which doesn't begin with it, segment by segment and literally",
                     )
+
+
+def _slashes(draft: Draft, index: int, route: Route, findings: Findings) -> None:
+    """`encoded_slash` and `double_slash`: no literal holds a slash, so only what a pattern leaves open can."""
+    patterns = [parse_pattern(path) for path in route.each_path]
+    if any(isinstance(pattern, str) or pattern.has_below or None in pattern.segments for pattern in patterns):
+        return
+    for key, said in (("encoded_slash", route.encoded_slash), ("double_slash", route.double_slash)):
+        if said == "literal":
+            findings.warning(
+                "no-effect",
+                draft.positions.key("routes", index, key),
+                f"'{key}' has no effect here: the path holds neither {{name}} nor '/**', where a slash could stand",
+            )
 
 
 def _fails_open(draft: Draft, index: int, route: Route, findings: Findings) -> None:

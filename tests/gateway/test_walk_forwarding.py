@@ -249,10 +249,11 @@ class TestForwardTokenTrue:
     PLACES: Final = "  token_from: [header, cookie:session, query:key]"
 
     async def test_a_header_token_goes_on_and_nothing_else_is_touched(self, tmp_path: Path) -> None:
+        token = token_for()
         async with house(tmp_path, stripe=False, auth=self.PLACES) as one:
-            lines = (f"Authorization: Bearer {token_for()}", "Cookie: a = b;;c", "Cookie: ;")
+            lines = (f"Authorization: Bearer {token}", "Cookie: a = b;;c", "Cookie: ;")
             assert (await one.raw_get("/mine?&a=%2f&&b=+", *lines)).status == 200
-            assert one.seen("authorization") == [f"Bearer {token_for()}"]
+            assert one.seen("authorization") == [f"Bearer {token}"]
             assert one.seen("cookie") == ["a = b;;c", ";"]
             assert one.last().received.startswith(b"GET /mine?&a=%2f&&b=+ HTTP/1.1")
 

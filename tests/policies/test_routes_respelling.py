@@ -20,6 +20,7 @@ from tests.support.respelling import (
     ENDS,
     PIECES,
     REFUSED,
+    SLASHES,
     SUFFIXES,
     TABLES,
     WORDS,
@@ -40,12 +41,17 @@ respelled = st.builds(
     st.lists(st.tuples(words, suffixes), min_size=1, max_size=4),
     st.sampled_from(ENDS),
 )
+slashed = st.builds(
+    lambda pairs, end: "/" + "".join(word + suffix + slash for word, suffix, slash in pairs) + end,
+    st.lists(st.tuples(words, suffixes, st.sampled_from(SLASHES)), min_size=1, max_size=4),
+    st.sampled_from(("", "x", "all", "sign")),
+)
 wild = st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: "/" + "".join(pieces))
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
 @settings(max_examples=150, deadline=None)
-@given(st.one_of(respelled, wild), st.sampled_from(("GET", "POST")))
+@given(st.one_of(respelled, slashed, wild), st.sampled_from(("GET", "POST")))
 @example("/V1/Reports/7", "GET")
 @example("/v1;x=1/reports/7", "GET")
 @example("/v1/reports/7/", "GET")
@@ -62,6 +68,14 @@ wild = st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: "/" + "
 @example("/pro", "GET")
 @example("/V1%20./Export;/", "POST")
 @example("/v1%20/Export/", "POST")
+@example("/pro%2Fx", "GET")
+@example("/pro//x", "GET")
+@example("/v1%2freports//7", "GET")
+@example("/v1/reports%2Fal%256c", "GET")
+@example("/v1/report%c5%bf%2F7", "GET")
+@example("/pro;%2Fx", "GET")
+@example("/x%2F/7", "GET")
+@example("/v1;%2F%2f7%23/Export%3fx%2fsign", "GET")
 def test_no_server_reads_what_was_let_through_as_a_path_that_needs_more(
     table: RouteTable, raw: str, method: str
 ) -> None:

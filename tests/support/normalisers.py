@@ -50,6 +50,11 @@ def merged_slashes(path: str) -> str:
     return encoded(re.sub("//+", "/", unquote(path)))
 
 
+def decoded_slashes(path: str) -> str:
+    """PEP 3333's PATH_INFO, which WSGI servers hand on decoded, its slashes unmerged."""
+    return re.sub("%2f", "/", path, flags=re.IGNORECASE)
+
+
 def go_path_clean(path: str) -> str:
     """Go net/http ServeMux cleanPath on the decoded path, which keeps a trailing slash."""
     decoded = unquote(path)
@@ -143,6 +148,7 @@ MODELS: tuple[Model, ...] = (
     rfc3986_unreserved,
     rfc3986_dots,
     merged_slashes,
+    decoded_slashes,
     go_path_clean,
     whatwg,
     tomcat,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from policies.paths import Target, read_target
+from policies.paths import Target
 from policies.routes import CompiledRoute, Matched, MethodNotAllowed, RouteTable
 from tests.support.route_tables import route, table_of
 
@@ -20,6 +21,7 @@ PAID = (
     route("/v1/models", access="authenticated"),
     route("/admin/**", access="authenticated"),
 )
+LITERAL: Final[dict[str, Any]] = {"encoded_slash": "literal", "double_slash": "literal"}
 TABLES: dict[str, RouteTable] = {
     "default deny": table_of(*PAID),
     "default authenticated": table_of(*PAID, default="authenticated"),
@@ -30,6 +32,15 @@ TABLES: dict[str, RouteTable] = {
     "observed /**": table_of(*PAID, route("/**", tier="enterprise", enforce="observe")),
     "shares of /{x}/**": table_of(*PAID, route("/{x}/{y}/**", tier="enterprise", enforce="50%")),
     "open parameters": table_of(*PAID, route("/{a}"), route("/{a}/{b}"), route("/{a}/{b}/{c}"), default="public"),
+    "literal /**": table_of(*PAID, route("/**", **LITERAL)),
+    "literal parameters": table_of(
+        *PAID,
+        *(route("/{a}", **LITERAL), route("/{a}/{b}", **LITERAL), route("/{a}/{b}/{c}", encoded_slash="literal")),
+        route("/v1/**", access="authenticated", **LITERAL),
+        route("/{a}/{b}/{c}/{d}/**", tier="enterprise", double_slash="literal"),
+        default="authenticated",
+    ),
+    "literal, also what is paid": table_of(*(one.model_copy(update=LITERAL) for one in PAID), route("/**", **LITERAL)),
 }
 
 PIECES = (
@@ -66,23 +77,25 @@ def disguised(word: str, case: str) -> str:
 
 WORDS = ("pro", "v1", "reports", "all", "sign", "Export", "models", "admin", "free", "7")
 SUFFIXES = ("", "", "", ";", ";x=1", "%3bx", "%253Bx", ".", "%20", "%20.", "%3fx", "%23", "%e2%80%8b")
+SLASHES = ("/", "//", "%2f", "%2F", "%2F/")
 ENDS = ("", "", "/", "/.", "//", "/..", "/%2e", "/;")
 
 
 def random_target(chance: random.Random) -> str:
-    """A respelling of one of the tables' paths, or, one time in three, pieces without order."""
+    """A respelling of one of the tables' paths, or, one time in three, pieces without order; slashes are as good as any."""
+    slash = chance.choice(SLASHES) if chance.randrange(3) == 0 else "/"
     if chance.randrange(3) == 0:
         return "/" + "".join(chance.choices(PIECES, k=chance.randrange(13)))
     segments = (
         disguised(chance.choice(WORDS), chance.choice(CASES)) + chance.choice(SUFFIXES)
         for _ in range(chance.randrange(1, 5))
     )
-    return "/" + "/".join(segments) + chance.choice(ENDS)
+    return "/" + slash.join(segments) + chance.choice(ENDS)
 
 
 def asked(table: RouteTable, raw: str, method: str) -> tuple[int, CompiledRoute | None]:
     """How much the gateway asks for this path; a refusal is more than any tier."""
-    target = read_target(raw.encode())
+    target = table.read(raw.encode())
     if not isinstance(target, Target):
         return REFUSED, None
     outcome = table.match(method, "gw.test", target)
@@ -106,7 +119,7 @@ def asks_too_little(table: RouteTable, raw: str, reading: str, method: str = "GE
 
 
 def has_route(table: RouteTable, raw: str) -> bool:
-    target = read_target(raw.encode())
+    target = table.read(raw.encode())
     return isinstance(target, Target) and isinstance(table.match("DELETE", "gw.test", target), MethodNotAllowed)
 
 
