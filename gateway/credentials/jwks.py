@@ -30,7 +30,8 @@ logger: Final = logging.getLogger(__name__)
 class Bounds:
     """How often keys are fetched and how long they last, in seconds.
 
-    `refresh_default` holds where the issuer names no max-age; `refresh_least` and `refresh_most` bound the one it names.
+    `refresh_default` holds where the issuer doesn't say how long its answer is fresh; `refresh_least` and `refresh_most` bound
+    what it says.
     `cooldown` parts two fetches that unknown key ids asked for. `retry_first` doubles up to `retry_most` after failures.
     """
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
@@ -28,6 +28,10 @@ VISIT_SECONDS: Final = 10.0
 # Compressed bytes could unfold to any size, so none are asked for and none are taken.
 _REQUEST_HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
 _MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})\"?(?=$|[\s,])", re.IGNORECASE | re.ASCII)
+
+
+# `no-cache="Set-Cookie"` speaks of that field alone.
+_NOT_KEPT: Final = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?=$|[\s,])", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +128,32 @@ async def _get(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], int
     return document if isinstance(document, Flaw) else (document, max_age)
 
 
-def _max_age(headers: Mapping[str, str]) -> int | None:
-    """What is left of `max-age` once `Age` is taken off (RFC 9111, section 4.2.3)."""
-    found = _MAX_AGE.search(headers.get("cache-control", ""))
-    if found is None:
+def _max_age(headers: httpx.Headers) -> int | None:
+    """How long the answer is fresh (RFC 9111, section 4.2.1): `max-age` before `Expires`, less what `Age` says is over.
+
+    What may not be stored, or not be used without asking again, is fresh for no time; None where nothing is said.
+    """
+    control = headers.get("cache-control", "")
+    if _NOT_KEPT.search(control):
+        return 0
+    found = _MAX_AGE.search(control)
+    if found is not None:
+        lifetime = int(found[1])
+    elif "expires" in headers:
+        # A date that can't be read is one in the past (section 5.3), and most say "0" on purpose.
+        expires, date = _moment(headers["expires"]), _moment(headers.get("date", ""))
+        lifetime = 0 if expires is None or date is None else int(expires - date)
+    else:
         return None
     age = headers.get("age", "0")
-    return max(0, int(found[1]) - (int(age) if age.isascii() and age.isdigit() and len(age) < 10 else 0))
+    return max(0, lifetime - (int(age) if age.isascii() and age.isdigit() and len(age) < 10 else 0))
+
+
+def _moment(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _usable(document: dict[str, Any], max_age: int | None, algorithms: frozenset[str]) -> Fetched | Flaw:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.recorder import Recorder
-from tests.support.stack import Gateway, Process, eventually, prepared_gateway, run_verb
+from tests.support.stack import AUDIENCE, Gateway, Process, eventually, prepared_gateway, run_verb, token_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,6 +133,24 @@ def test_a_tier_that_vanishes_takes_what_it_gave_along_and_one_that_comes_betwee
     assert gateway.operator_post("/api/reload", {}).status_code == 200
     assert gateway.status("/pro/x", "of-basic") == 402
     assert gateway.status("/free/x", "of-basic") == 200
+
+
+def test_tokens_that_were_verified_before_are_verified_again_by_what_the_issuer_says_now(
+    gateway: Gateway, edit: Callable[[str, str], None]
+) -> None:
+    token = {"Authorization": f"Bearer {token_for('remembered')}"}
+    assert gateway.ask("/free/x", headers=token).status_code == 200
+    for old, new in (
+        (f"audience: {AUDIENCE}", "audience: somebody-elses"),
+        ("audience: somebody-elses", f"audience: {AUDIENCE}, types: [at+jwt]"),
+    ):
+        edit(old, new)
+        assert gateway.operator_post("/api/reload", {}).status_code == 200
+        answer = gateway.ask("/free/x", headers=token)
+        assert (answer.status_code, answer.headers["x-gateway-reason"]) == (401, "token_invalid"), new
+    edit(", types: [at+jwt]", "")
+    assert gateway.operator_post("/api/reload", {}).status_code == 200
+    assert gateway.ask("/free/x", headers=token).status_code == 200
 
 
 def test_a_request_under_way_finishes_on_what_it_began_with(

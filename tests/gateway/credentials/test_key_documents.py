@@ -74,7 +74,21 @@ async def test_a_set_is_fetched_again_when_its_age_is_reached(server: JwksServer
     ("headers", "seconds"),
     [
         ({}, 600),
-        ({"Cache-Control": "no-store"}, 600),
+        ({"Cache-Control": "no-store"}, 60),
+        ({"Cache-Control": "private, No-Cache"}, 60),
+        ({"Cache-Control": "max-age=7200, no-cache"}, 60),
+        ({"Cache-Control": "no-store,max-age=7200", "Expires": "Fri, 27 Nov 2026 12:00:00 GMT"}, 60),
+        ({"Cache-Control": 'no-cache="Set-Cookie", max-age=7200'}, 7200),
+        ({"Cache-Control": "no-storerooms"}, 600),
+        ({"Expires": "Fri, 27 Nov 2026 12:00:00 GMT", "Date": "Fri, 27 Nov 2026 10:00:00 GMT"}, 7200),
+        ({"Expires": "Fri, 27 Nov 2026 12:00:00 GMT", "Date": "Fri, 27 Nov 2026 10:00:00 GMT", "Age": "200"}, 7000),
+        ({"Expires": "Fri, 27 Nov 2026 12:00:00 GMT", "Date": "Sat, 28 Nov 2026 10:00:00 GMT"}, 60),
+        ({"Expires": "Fri, 27 Nov 9999 12:00:00 GMT", "Date": "Fri, 27 Nov 2026 10:00:00 GMT"}, 86_400),
+        ({"Expires": "Fri, 27 Nov 2026 12:00:00 GMT"}, 60),
+        ({"Expires": "0", "Date": "Fri, 27 Nov 2026 10:00:00 GMT"}, 60),
+        ({"Expires": "Fri, 27 Nov 2026 99:00:00 GMT", "Date": "Fri, 27 Nov 2026 10:00:00 GMT"}, 60),
+        ({"Expires": "Mon, 01 Jan 0001 00:00:00 -2359", "Date": "Fri, 27 Nov 2026 10:00:00 GMT"}, 60),
+        ({"Expires": "0", "Cache-Control": "max-age=7200"}, 7200),
         ({"Cache-Control": "max-age=7200"}, 7200),
         ({"Cache-Control": 'public, Max-Age="7200"'}, 7200),
         ({"Cache-Control": "max-age=7200,public", "Age": "200"}, 7000),
@@ -87,7 +101,7 @@ async def test_a_set_is_fetched_again_when_its_age_is_reached(server: JwksServer
         ({"Cache-Control": "s-max-age=7"}, 600),
     ],
 )
-def test_the_age_of_a_set_follows_cache_control_within_bounds(headers: dict[str, str], seconds: float) -> None:
+def test_the_age_of_a_set_follows_the_cache_headers_within_bounds(headers: dict[str, str], seconds: float) -> None:
     keys = RemoteKeys(Place("https://a/", "https://a/jwks"), frozenset(), now=lambda: NOW, bounds=Bounds())
     assert keys._due_in(key_documents._max_age(httpx.Headers(headers))) == seconds
 
