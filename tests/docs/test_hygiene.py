@@ -60,5 +60,15 @@ def test_nothing_that_a_run_leaves_behind_is_tracked() -> None:
     assert [file.name for file in tracked() if leftovers.search(file.name)] == []
 
 
+def test_every_configuration_that_is_shipped_names_its_schema_for_editors() -> None:
+    shipped = [file for file in tracked() if re.search(r"gateway\.ya?ml$", file.name)]
+    named = {file: re.match(r"# yaml-language-server: \$schema=(\S+)\n", file.read_text("utf-8")) for file in shipped}
+
+    assert ROOT / "gateway.yaml" in named
+    for file, found in named.items():
+        assert found is not None, file
+        assert (file.parent / found[1]).resolve() == ROOT / "docs" / "gateway.schema.json", file
+
+
 def test_the_readme_is_short_enough_to_be_read() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 450

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import subprocess
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
 from admin.operator.api import build_operator_app
+from gateway import openapi_document
 from gateway.cli import app
 from tests.support.httpbin import httpbin_environment
 
@@ -237,6 +239,51 @@ def test_a_document_is_fetched_and_its_servers_are_relative_to_it_and_redirects_
     assert "redirect" in moved.stderr
     assert "swordfish" not in moved.stderr
     assert gateway("openapi", "http://127.0.0.1:1/x").exit_code == 3
+
+
+@pytest.fixture
+def endless() -> Iterator[str]:
+    """Sends for as long as anybody reads."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b" " * 65536)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/openapi.json?token=swordfish"
+        server.shutdown()
+        thread.join()
+
+
+def test_no_more_is_read_of_a_document_than_one_may_hold(endless: str, tmp_path: Path) -> None:
+    fetched = gateway("openapi", endless)
+    assert (fetched.exit_code, fetched.stdout) == (3, "")
+    assert "larger than 16 MiB" in fetched.stderr
+    assert "swordfish" not in fetched.stderr
+    whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
+    for path, length in ((whole, openapi_document.LARGEST_DOCUMENT), (cut, openapi_document.LARGEST_DOCUMENT + 1)):
+        document = json.dumps(of_paths({"/a": {"get": {}}}))
+        path.write_text(document + " " * (length - len(document)), encoding="utf-8")
+    assert gateway("openapi", whole).exit_code == 0
+    opened = gateway("openapi", cut)
+    assert opened.exit_code == 3
+    assert "larger than 16 MiB" in opened.stderr
+
+
+def test_a_document_that_does_not_come_whole_in_time_is_given_up(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openapi_document, "FETCH_SECONDS", 0.0)
+    fetched = gateway("openapi", endless)
+    assert (fetched.exit_code, fetched.stdout) == (3, "")
+    assert "did not come whole within 0 s" in fetched.stderr
 
 
 def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:

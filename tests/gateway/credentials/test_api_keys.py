@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -119,6 +120,11 @@ def with_id(key_id: str) -> str:
     return make_key(lambda below: ALPHABET.index(next(digits, "z")) % below).text
 
 
+def near(key: ApiKey, right: int) -> str:
+    """A key of the same id whose secret begins as the right one does, that far."""
+    return with_id(key.id + key.text[16 : 16 + right])
+
+
 def customer(outcome: Authenticated | Unauthenticated) -> str:
     assert isinstance(outcome, Authenticated), outcome
     return outcome.caller.customer
@@ -211,6 +217,34 @@ async def test_an_unknown_key_is_refused_and_asked_about_again_only_after_a_whil
     desk.monotonic.advance(5.1)
     assert reason(await desk.show(stranger)) is Reason.TOKEN_INVALID
     assert len(desk.records.reads) == 2
+
+
+async def test_secrets_are_told_apart_in_constant_time_and_by_their_digests_alone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    real = hmac.compare_digest
+
+    def noting(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return real(one, other)
+
+    key = desk.records.add()
+    other = near(key, 31)
+    right, wrong = (digest_of(HASH_KEY, each.encode()).encode() for each in (key.text, other))
+    monkeypatch.setattr(hmac, "compare_digest", noting)
+    assert customer(await desk.show(key)) == "alice"
+    assert reason(await desk.ask(bearer(other))) is Reason.TOKEN_INVALID
+    assert compared == [(right, right), (right, wrong)]
+
+
+async def test_whoever_guesses_by_prefix_learns_nothing_from_how_near_they_came(desk: Desk) -> None:
+    key = desk.records.add()
+    outcomes = [await desk.ask(bearer(near(key, right))) for right in (0, 1, 16, 31)]
+    assert {repr(outcome) for outcome in outcomes} == {repr(outcomes[0])}
+    assert reason(outcomes[0]) is Reason.TOKEN_INVALID
+    unknown = await desk.show(make_key(RNG.randrange))
+    assert repr(unknown) == repr(outcomes[0]), "not even whether the id exists"
 
 
 async def test_the_right_id_with_another_secret_is_refused_and_leaves_the_right_key_alone(desk: Desk) -> None:
