@@ -19,6 +19,7 @@ from gateway.cli_keys import add_key_verbs
 from gateway.cli_ledger import add_ledger_verbs
 from gateway.cli_openapi import openapi
 from gateway.cli_policy import add_policy_verbs
+from gateway.cli_rehearse import rehearse
 from gateway.cli_reload import add_reload_verb
 from gateway.cli_serve import add_serving_verbs
 from gateway.cli_stripe import add_stripe_verbs
@@ -145,6 +146,7 @@ add_stripe_verbs(app)
 add_key_verbs(app)
 add_policy_verbs(app)
 app.command()(openapi)
+app.command()(rehearse)
 add_reload_verb(app)
 
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from admin.operations import Rejected
 from gateway.cli_ledger import events, on_ledger
-from gateway.console import PROBLEMS, ConfigOption, fail
+from gateway.console import PROBLEMS, ConfigOption, bar_on_stderr, fail
 from policies.units import parse_duration
 
 if TYPE_CHECKING:
@@ -64,7 +61,7 @@ def sync(
         done = 0 if anew else await session.left_off()
         if done:
             sys.stderr.write(f"gateway: going on after the first {done}; --anew begins again.\n")
-        with _bar("Fetching") as move:
+        with bar_on_stderr("Fetching") as move:
             sweep = await session.sync_everybody(lambda at: move(at.done, at.total), anew=anew)
         _tell(sweep)
 
@@ -129,7 +126,7 @@ async def _adopted(session: StripeSession, rule: Rule, *, write: bool) -> tuple[
     from admin.stripe.adoption import NotRead  # noqa: PLC0415
 
     counts: Counter[str] = Counter()
-    with _bar("Reading") as move:
+    with bar_on_stderr("Reading") as move:
         async for report in session.adopt(rule, write=write):
             if isinstance(report, NotRead):
                 return counts, report.detail
@@ -156,18 +153,6 @@ def _tell(sweep: Sweep) -> None:
     if sweep.failed:
         sys.stderr.writelines(f"  {failure}\n" for failure in sweep.failures)
         fail(f"{sweep.failed} could not be fetched; run it again, or `gateway sync` each.", PROBLEMS)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on stderr where that is a terminal. Moved by how much is done, and of how many if that is known."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _on_stripe(path: Path, work: Callable[[StripeSession], Awaitable[None]]) -> None:

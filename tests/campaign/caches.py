@@ -6,6 +6,7 @@ What they answer is held against the oracle like the ledger itself. Redis is a r
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,12 +20,11 @@ from gateway.entitlements.redis import PUBLISH_SECONDS, EntitlementPublisher, Re
 from gateway.entitlements.resolver import Found, Resolver
 from policies.entitlement import Entitlement, derive
 from policies.facts import CustomerFacts
-from tests.campaign.house import RULES
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from tests.campaign.house import House
+    from admin.rehearsal.house import House
     from tests.support.redis_server import RedisServer
 
 LIFETIMES: Final = Lifetimes(max_ttl=3600.0, max_stale=3600.0, negative_ttl=5.0)
@@ -54,6 +54,9 @@ class Caches:
         for change in await self.house.changes.unpublished(1000, _ANY_TIME):
             await self.publisher.publish(change.customer)
 
+    async def restart_redis(self) -> None:
+        await asyncio.to_thread(self.server.restart)
+
     async def committed(self, versions: dict[str, int]) -> None:
         """After a commit of the first process."""
         for customer, version in versions.items():
@@ -77,7 +80,7 @@ async def caches_of(house: House, server: RedisServer) -> AsyncIterator[Caches]:
             prefix,
             lifetimes=LIFETIMES,
             now=house.clock,
-            next_edge=lambda facts, at: derive(facts, house.ladder, RULES).next_edge(at),
+            next_edge=lambda facts, at: derive(facts, house.ladder, house.terms.rules).next_edge(at),
         )
         publisher = CachePublisher(store, house.customers, house.changes, house.pair, house.clock)
         own, other = (_reader(house, RedisEntitlements(client(), prefix, lifetimes=LIFETIMES)) for _ in range(2))
@@ -104,7 +107,7 @@ def _reader(house: House, redis: RedisEntitlements) -> Resolver[Entitlement]:
 
     return Resolver(
         read_facts=read_facts,
-        derive=lambda facts: derive(facts, house.ladder, RULES),
+        derive=lambda facts: derive(facts, house.ladder, house.terms.rules),
         next_edge=lambda entitlement, at: entitlement.next_edge(at),
         lifetimes=LIFETIMES,
         max_entries=1000,

@@ -16,10 +16,14 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
-from tests.campaign.campaign import LIVES_A_WORLD, Tally, run_world
-from tests.campaign.inline_sqlite import statements_run_inline
+from admin.rehearsal.inline_sqlite import statements_run_inline
+from admin.rehearsal.tally import Tally
+from admin.rehearsal.worlds import LIVES_A_WORLD, run_world
+from tests.campaign.caches import caches_of
+from tests.campaign.terms import TERMS
 from tests.support.ledgers import fresh_postgres, fresh_sqlite
 from tests.support.redis_server import RedisServer
 
@@ -31,16 +35,17 @@ def one_world(
 ) -> Tally:
     """A world over a fresh ledger. What it logs of faults that were made on purpose is no news."""
     logging.disable(logging.ERROR)
+    through = None if redis is None else partial(caches_of, server=redis)
     gc.set_threshold(50_000, 20, 20)
     try:
         if database == "postgres":
             with fresh_postgres() as url:
-                return asyncio.run(run_world(seed, url, lives=lives, redis=redis))
+                return asyncio.run(run_world(seed, url, TERMS, lives=lives, caches_of=through))
         with (
             tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as directory,
             statements_run_inline(),
         ):
-            return asyncio.run(run_world(seed, fresh_sqlite(Path(directory)), lives=lives, redis=redis))
+            return asyncio.run(run_world(seed, fresh_sqlite(Path(directory)), TERMS, lives=lives, caches_of=through))
     finally:
         logging.disable(logging.NOTSET)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.campaign.campaign import LIVES_A_WORLD, ROUNDS
+from admin.rehearsal.worlds import LIVES_A_WORLD, ROUNDS
 from tests.campaign.run import one_world
 
 SEEDS = range(15, 29)

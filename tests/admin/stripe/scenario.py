@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from admin.rehearsal.house import BASE, BEGINNING, House
+from admin.rehearsal.oracle import rank_at
+from admin.rehearsal.wires import Shape, dressed
 from admin.stripe.objects import CLAIM_KEY
-from tests.campaign.house import BASE, BEGINNING, EVERYBODY, House
-from tests.campaign.wires import Shape, dressed
-from tests.support.oracle import rank_at
+from tests.campaign.terms import EVERYBODY
 
 if TYPE_CHECKING:
     import httpx

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from admin.rehearsal.house import BASE, BEGINNING, DAY, HOUR, SECRET, opened_house
+from admin.rehearsal.inline_sqlite import statements_run_inline
+from admin.rehearsal.wires import Shape
 from admin.simulator.delivery import sign
 from admin.stripe.envelope import Envelope, read_envelope
 from admin.stripe.reconcile import CaughtUp
 from admin.stripe.webhook import Reception, inbox_event
 from tests.admin.stripe.scenario import ENTERPRISE, FREE, PRO, TEAM, WAYS, Scenario
-from tests.campaign.house import BASE, BEGINNING, DAY, HOUR, SECRET, opened_house
-from tests.campaign.inline_sqlite import statements_run_inline
-from tests.campaign.wires import Shape
+from tests.campaign.terms import TERMS
 from tests.support.ledgers import fresh_sqlite
 
 
@@ -28,7 +29,7 @@ from tests.support.ledgers import fresh_sqlite
 async def row(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scenario]:
     shape, payload = request.param
     with statements_run_inline():
-        async with opened_house(fresh_sqlite(tmp_path)) as house:
+        async with opened_house(fresh_sqlite(tmp_path), TERMS) as house:
             house.wire.shape, house.simulator.webhooks.payload = shape, payload
             yield Scenario(house)
 

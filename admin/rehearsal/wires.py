@@ -31,6 +31,7 @@ class Wire(httpx.AsyncBaseTransport):
     _held: list[asyncio.Event] = field(default_factory=list)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """One call of the product's to Stripe."""
         if self.cut:
             self.cut -= 1
             raise httpx.ReadTimeout("cut", request=request)
@@ -50,6 +51,7 @@ class Wire(httpx.AsyncBaseTransport):
 
     @property
     def held(self) -> int:
+        """How many answers are kept back."""
         return len(self._held)
 
     def let_go(self) -> None:

@@ -12,23 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
+from admin.rehearsal.house import DAY, HOUR, BrokenPromiseError, House, opened_house
+from admin.rehearsal.lives import Lives
+from admin.rehearsal.oracle import rank_at
+from admin.rehearsal.tally import Tally
+from admin.rehearsal.wires import Shape
 from admin.simulator.faults import ApiFault, ApiKind
 from admin.stripe.webhook import Reception
-from tests.campaign.caches import Caches, caches_of
-from tests.campaign.house import DAY, EVERYBODY, HOUR, House, opened_house
-from tests.campaign.lives import Lives
-from tests.campaign.wires import Shape
-from tests.support.oracle import rank_at
+from policies.entitlement import PAYING, item_span
 
 if TYPE_CHECKING:
+    from admin.rehearsal.terms import Terms
     from admin.simulator.entities import Event
     from admin.simulator.thin import Payload
     from policies.entitlement import Entitlement
-    from tests.support.redis_server import RedisServer
 
 LIVES_A_WORLD: Final = 10
 ROUNDS: Final = 30
@@ -42,33 +44,21 @@ _LONGEST_DEAFNESS: Final = 28 * DAY
 """Stripe lists events for thirty days: a gateway that read none for longer has lost what it never heard of."""
 
 
-class DisagreementError(AssertionError):
+class DisagreementError(BrokenPromiseError):
     """Product and oracle differ. The message holds the seed and the diary."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """What a campaign has seen, so that one that saw nothing doesn't pass for a good one."""
+class Readers(Protocol):
+    """Others who read the same ledger, through caches."""
 
-    lives: int = 0
-    steps: int = 0
-    checks: int = 0
-    probes: int = 0
-    reconciles: int = 0
-    delivered: int = 0
-    dropped: int = 0
-    cut_off: int = 0
-    overtaken: int = 0
-    restarts: int = 0
-    faults: int = 0
-    admitted: int = 0
+    async def answers(self, customer: str) -> list[Entitlement]:
+        """What each would decide by, now."""
 
-    def add(self, other: Tally) -> None:
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+    async def catch_up_with_redis(self) -> None:
+        """Tell Redis what it has not been told of."""
 
-    def __str__(self) -> str:
-        return ", ".join(f"{getattr(self, name)} {name.replace('_', ' ')}" for name in self.__slots__)
+    async def restart_redis(self) -> None:
+        """It comes back, empty."""
 
 
 @dataclass(slots=True)
@@ -83,7 +73,7 @@ class World:
     surely_seen: dict[str, int] = field(default_factory=dict)
     stale_since: bool = False
     caught_up_at: float = 0.0
-    caches: Caches | None = None
+    caches: Readers | None = None
 
     async def run(self, rounds: int) -> None:
         """All of it; raises DisagreementError."""
@@ -105,6 +95,9 @@ class World:
                 await self._check(self.lives.names)
             await self._background()
         await self._reconcile()
+        self.tally.kinds.update(self.house.chronicle.kinds)
+        for rank, account in self.house.chronicle.sales.items():
+            self.tally.tier(rank).add(account)
 
     # What goes wrong
 
@@ -169,14 +162,16 @@ class World:
                     await self._cut_off(body)
                 elif fate < 0.45:
                     verdicts = await asyncio.gather(*(self.house.receive(body) for _ in range(2)))
-                    assert {verdict.status for verdict in verdicts} == {200}, verdicts
+                    if {verdict.status for verdict in verdicts} != {200}:
+                        raise self._disagreement(f"two deliveries of one event were answered with {verdicts}")
                     self.tally.delivered += 2
                 else:
                     await self._arrive(event, body)
 
     async def _arrive(self, event: Event, body: bytes) -> None:
         verdict = await self.house.receive(body)
-        assert verdict.status == 200, verdict
+        if verdict.status != 200:
+            raise self._disagreement(f"{event.type} was answered with {verdict}")
         self.tally.delivered += 1
         self.lives.said.append(f"{event.type} {event.id} arrives: {verdict.reception} {verdict.detail}")
         payer = event.object.get("customer") or event.object["id"]
@@ -200,7 +195,7 @@ class World:
         if self.caches is not None and self.chance.random() < 0.2:
             self.lives.said.append("Redis is restarted")
             self.tally.restarts += 1
-            await asyncio.to_thread(self.caches.server.restart)
+            await self.caches.restart_redis()
         if self.caches is not None and self.chance.random() < 0.5:
             await self.caches.catch_up_with_redis()
         chance = self.chance.random()
@@ -212,6 +207,10 @@ class World:
             await self.house.events.run_once()
         elif chance < 0.65:
             await self._reconcile()
+
+    @property
+    def _everybody(self) -> int:
+        return self.house.terms.everybody
 
     # What must hold
 
@@ -239,20 +238,35 @@ class World:
             name = entitlement.facts.customer
             self.tally.checks += 1
             rank = entitlement.at(now).rank
-            self.tally.admitted += rank > EVERYBODY
+            self.tally.admitted += rank > self._everybody
             possible = self._possible(name, now)
             if rank not in possible:
                 raise self._disagreement(
                     f"{name} has rank {rank} at {now:.0f}, the oracle knows only {sorted(possible)}", entitlement
                 )
+            if rank > self._everybody:
+                self._measure(name, rank, entitlement, now)
+
+    def _measure(self, name: str, rank: int, entitlement: Entitlement, now: float) -> None:
+        """How long whoever is let in has outlived the money."""
+        account = self.tally.tier(rank)
+        for payer in self.lives.payers[name]:
+            for overdue in self.house.chronicle.oracle.overdue(payer, now):
+                if overdue.rank == rank:
+                    account.unpaid = max(account.unpaid, overdue.unpaid)
+        for subscription in entitlement.facts.subscriptions:
+            for item in subscription.items if subscription.status in PAYING else ():
+                span = item_span(subscription, item, self.house.ladder, self.house.terms.rules)
+                if span is not None and span.rank == rank and now < span.closes_at and item.period_end is not None:
+                    account.late = max(account.late, now - item.period_end)
 
     def _possible(self, name: str, moment: float) -> set[int]:
         """Every rank that follows from states of the world which the gateway may have seen last."""
-        found = {EVERYBODY}
+        found = {self._everybody}
         for payer in self.lives.payers[name]:
             states = self.house.chronicle.states.get(payer, [()])
             seen = 0 if self.stale_since else self.surely_seen.get(payer, 0)
-            ranks = {rank_at(openings, moment, EVERYBODY) for openings in states[seen:]}
+            ranks = {rank_at(openings, moment, self._everybody) for openings in states[seen:]}
             found = {max(one, other) for one in found for other in ranks}
         return found
 
@@ -266,7 +280,7 @@ class World:
             if moment < now:
                 continue
             self.tally.probes += 1
-            mine, theirs = entitlement.at(moment).rank, rank_at(openings, moment, EVERYBODY)
+            mine, theirs = entitlement.at(moment).rank, rank_at(openings, moment, self._everybody)
             if mine != theirs:
                 raise self._disagreement(
                     f"{name} would have rank {mine} at {moment:.0f}, the oracle says {theirs} (now {now:.0f})",
@@ -280,17 +294,23 @@ class World:
 
 
 async def run_world(
-    seed: int, url: str, *, lives: int = LIVES_A_WORLD, rounds: int = ROUNDS, redis: RedisServer | None = None
+    seed: int,
+    url: str,
+    terms: Terms,
+    *,
+    lives: int = LIVES_A_WORLD,
+    rounds: int = ROUNDS,
+    caches_of: Callable[[House], AbstractAsyncContextManager[Readers]] | None = None,
 ) -> Tally:
-    """One world from beginning to end over the migrated, empty ledger at `url`; with a Redis, through caches as well."""
-    chance = random.Random(seed)
+    """One world from beginning to end over the migrated, empty ledger at `url`; with caches, through those as well."""
+    chance = random.Random(seed)  # noqa: S311 -- a world that can be made again
     async with AsyncExitStack() as stack:
-        house = await stack.enter_async_context(opened_house(url))
+        house = await stack.enter_async_context(opened_house(url, terms))
         house.wire.shape = _SHAPES[seed % 3]
         house.simulator.webhooks.payload = _PAYLOADS[(seed // 3) % 3]
         names = tuple(f"customer-{number}" for number in range(lives))
         world = World(house, chance, seed, Lives(house, names, chance))
-        if redis is not None:
-            world.caches = await stack.enter_async_context(caches_of(house, redis))
+        if caches_of is not None:
+            world.caches = await stack.enter_async_context(caches_of(house))
         await world.run(rounds)
     return world.tally

@@ -11,16 +11,14 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from admin.rehearsal.house import BASE, DAY, HOUR, House
 from admin.stripe.objects import CLAIM_KEY
 from admin.stripe.results import CheckoutUrl
-from tests.campaign.house import BASE, DAY, HOUR, House
 
 if TYPE_CHECKING:
     from admin.simulator.entities import Invoice, Subscription
 
-PRICES: Final = ("price_pro_monthly", "price_pro_yearly", "price_team_weekly", "price_ent")
 MOST_RUNNING: Final = 3
-_TIERS: Final = ("pro", "team", "enterprise")
 _PAGE: Final = f"{BASE}/back"
 
 
@@ -30,6 +28,7 @@ class Lives:
     def __init__(self, house: House, names: tuple[str, ...], chance: random.Random) -> None:
         self._house = house
         self._chance = chance
+        self._prices = house.terms.prices
         self.names = names
         self.said: list[str] = []
         self.payers: dict[str, list[str]] = {name: [] for name in names}
@@ -91,7 +90,8 @@ class Lives:
     # Deeds
 
     async def _buy_here(self, name: str) -> str:
-        house, tier = self._house, self._chance.choice(_TIERS)
+        house = self._house
+        tier = self._chance.choice(house.terms.on_sale)
         outcome = await house.desk.open_checkout(
             name, tier, success_url=f"{BASE}/ok?s={{CHECKOUT_SESSION_ID}}", return_url=_PAGE
         )
@@ -119,8 +119,9 @@ class Lives:
                 return f"is not made a customer: {made.status_code}"
             payer = str(made.json()["id"])
             self.adopt()
-        price = self._chance.choice(PRICES)
+        price = self._chance.choice(self._prices)
         soon = int(house.clock()) + self._chance.choice([3 * DAY, 45 * DAY, 365 * DAY])
+        extra_price = house.terms.extra
         extras: list[dict[str, str]] = [
             {},
             {},
@@ -129,9 +130,9 @@ class Lives:
             {"payment_behavior": "default_incomplete"},
             {"collection_method": "send_invoice", "days_until_due": self._chance.choice(["7", "30"])},
             {"cancel_at": str(soon)},
-            {"items[1][price]": "price_extra"},
-            {"items[1][price]": self._chance.choice([one for one in PRICES if one != price])},
-            {"items[0][quantity]": "0", "items[1][price]": "price_extra"},
+            {"items[1][price]": extra_price},
+            {"items[1][price]": self._chance.choice([one for one in self._prices if one != price] or [extra_price])},
+            {"items[0][quantity]": "0", "items[1][price]": extra_price},
         ]
         extra = self._chance.choice(extras)
         answer = await house.ask("POST", "/v1/subscriptions", **{"customer": payer, "items[0][price]": price, **extra})
@@ -140,7 +141,7 @@ class Lives:
     async def _buys_at_the_merchants(self, name: str) -> str:
         if len(self._running(name)) >= MOST_RUNNING:
             return "has enough"
-        price = self._chance.choice(PRICES)
+        price = self._chance.choice(self._prices)
         made = await self._house.ask(
             "POST",
             "/v1/checkout/sessions",
@@ -175,8 +176,8 @@ class Lives:
             return "has nothing to change"
         change = self._chance.choice(
             [
-                {"items[0][price]": self._chance.choice(PRICES)},
-                {"items[0][price]": self._chance.choice(PRICES)},
+                {"items[0][price]": self._chance.choice(self._prices)},
+                {"items[0][price]": self._chance.choice(self._prices)},
                 {"items[0][quantity]": self._chance.choice(["0", "1", "5"])},
             ]
         )
@@ -244,7 +245,7 @@ class Lives:
         answer = await self._house.ask("POST", f"/v1/subscriptions/{subscription.id}", trial_end=until)
         return f"trial of {subscription.id} until {until}: {answer.status_code}"
 
-    async def _dashboard_changes(self, name: str) -> str:
+    async def _dashboard_changes(self, _name: str) -> str:
         final = self._chance.choice(["canceled", "unpaid", "past_due", "paused"])
         await self._house.ask("POST", "/_sim/settings", after_final_failure=final)
         return f"sees: after the last retry comes {final}"
@@ -256,5 +257,5 @@ class Lives:
         answer = await self._house.ask("DELETE", f"/v1/customers/{payer}")
         return f"{payer} is deleted: {answer.status_code}"
 
-    async def _lives_on(self, name: str) -> str:
+    async def _lives_on(self, _name: str) -> str:
         return "lives on"

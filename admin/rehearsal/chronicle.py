@@ -7,13 +7,16 @@ world that the gateway may have seen.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from tests.support.oracle import Bought, Leniency, Opening, Oracle
+from admin.rehearsal.oracle import NOTHING, Bought, Opening, Oracle
+from admin.rehearsal.tally import TierAccount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from admin.rehearsal.terms import Terms
     from admin.simulator import Simulator
     from admin.simulator.entities import Event, Invoice, Subscription
 
@@ -21,13 +24,14 @@ if TYPE_CHECKING:
 class Chronicle:
     """Listens in on one simulator, from its beginning. `then` is told of every event afterwards."""
 
-    def __init__(
-        self, simulator: Simulator, leniency: Leniency, ranks: Mapping[str, int], then: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, simulator: Simulator, terms: Terms, then: Callable[[Event], None]) -> None:
         self._world = simulator.world
         self._then = then
-        self.oracle = Oracle(leniency, ranks)
+        self.oracle = Oracle(terms.leniency, terms.ranks)
         self._touched: set[str] = set()
+        self.kinds: Counter[str] = Counter()
+        self.sales: dict[int, TierAccount] = {}
+        self._tier_of: dict[str, int] = {}
         self.states: dict[str, list[tuple[Opening, ...]]] = {}
         """Of each payer: what was open after each step in which something happened, oldest first."""
         self._world.journal.on_event = self._hear
@@ -57,6 +61,7 @@ class Chronicle:
             self._hear_of_subscription(event.type, store.subscriptions[about["id"]])
         elif event.type.startswith("invoice."):
             self._hear_of_invoice(event.type, store.invoices[about["id"]])
+        self.kinds[event.type] += 1
         self._then(event)
 
     def _hear_of_subscription(self, kind: str, subscription: Subscription) -> None:
@@ -105,3 +110,17 @@ class Chronicle:
             Bought(item.price, item.quantity, item.period_start, item.period_end) for item in subscription.items
         )
         self.oracle.sold(subscription.id, bought, subscription.cancel_at)
+        self._account(subscription.id)
+
+    def _account(self, agreement: str) -> None:
+        """Count it as bought, upgraded or ended, once each time it comes to that."""
+        before, rank = self._tier_of.get(agreement, NOTHING), self.oracle.rank_of(agreement)
+        if self.oracle.is_over(agreement):
+            if before != NOTHING:
+                self.sales.setdefault(before, TierAccount()).ended += 1
+                self._tier_of[agreement] = NOTHING
+        elif rank != NOTHING:
+            account = self.sales.setdefault(rank, TierAccount())
+            account.bought += before == NOTHING
+            account.upgraded += NOTHING < before < rank
+            self._tier_of[agreement] = rank

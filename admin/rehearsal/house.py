@@ -19,12 +19,16 @@ from admin.ledger.catalog import Catalog
 from admin.ledger.changes import Changes
 from admin.ledger.checkouts import Checkouts
 from admin.ledger.customers import Customers
+from admin.ledger.engine import Database
 from admin.ledger.inbox import Inbox
 from admin.ledger.meta import Meta
+from admin.ledger.opening import open_database
 from admin.ledger.pair import Pair
 from admin.ledger.stored_facts import facts_of
 from admin.ledger.stripe_customers import StripeCustomers
-from admin.simulator import DEFAULT_API_KEY, Offer, Simulator, protocol
+from admin.rehearsal.chronicle import Chronicle
+from admin.rehearsal.wires import Wire
+from admin.simulator import DEFAULT_API_KEY, Simulator, protocol
 from admin.simulator.delivery import sign
 from admin.stripe import client as stripe_client
 from admin.stripe.account import find_pair
@@ -40,48 +44,22 @@ from admin.stripe.verify import VerifyNow
 from admin.stripe.webhook import KNOWN_TYPES, Verdict, WebhookReceiver
 from admin.stripe.work import EventWork
 from admin.stripe.worker import EdgeWatch, InboxWorker
-from policies.entitlement import BillingRules, Entitlement, derive, edge_after
+from policies.entitlement import Entitlement, derive, edge_after
 from policies.facts import CustomerFacts
-from policies.schema import Tier
 from policies.tiers import Ladder, build_ladder
-from tests.campaign.chronicle import Chronicle
-from tests.campaign.wires import Wire
-from tests.support.ledgers import opened
-from tests.support.oracle import NOTHING, Leniency
 
 if TYPE_CHECKING:
-    from admin.ledger.engine import Database
+    from admin.rehearsal.terms import Terms
     from admin.simulator.entities import Event
 
 BASE: Final = "http://stripe.test"
-SECRET: Final = "whsec_campaign"
+SECRET: Final = "whsec_rehearsal"
 HOUR, DAY = 3600, 86_400
 BEGINNING: Final = 1_800_000_000.0
-LENIENCY: Final = Leniency(leeway=48 * HOUR, grace=72 * HOUR)
-RULES: Final = BillingRules(renewal_leeway=48.0 * HOUR, past_due_grace=72.0 * HOUR)
 
-OFFERS: Final = (
-    Offer("price_pro_monthly", "Pro", 2900),
-    Offer("price_pro_yearly", "Pro", 29000, interval="year"),
-    Offer("price_team_weekly", "Team", 4900, interval="week", lookup_key="team_now"),
-    Offer("price_ent", "Enterprise", 9900),
-    Offer("price_extra", "Extra storage", 300),
-)
-TIERS: Final = (
-    Tier(name="free"),
-    Tier(name="pro", prices=("price_pro_monthly", "price_pro_yearly")),
-    Tier(name="team", lookup_keys=("team_now",)),
-    Tier(name="enterprise", products=("prod_enterprise",)),
-)
-EVERYBODY: Final = 0
-RANKS: Final = {
-    "price_pro_monthly": 1,
-    "price_pro_yearly": 1,
-    "price_team_weekly": 2,
-    "price_ent": 3,
-    "price_extra": NOTHING,
-}
-"""What each price is worth, as a person reads TIERS: the oracle's own table."""
+
+class BrokenPromiseError(AssertionError):
+    """The product did not do what it always does, whatever the oracle thinks of the result."""
 
 
 class Unhurried:
@@ -98,6 +76,7 @@ class Clock:
     now: float = BEGINNING
 
     def __call__(self) -> float:
+        """The time."""
         return self.now
 
 
@@ -105,6 +84,7 @@ class Clock:
 class House:
     """One world, one ledger, one gateway."""
 
+    terms: Terms
     clock: Clock
     simulator: Simulator
     chronicle: Chronicle
@@ -136,7 +116,7 @@ class House:
     returns: ReturnDesk = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ladder = build_ladder(TIERS)
+        self.ladder = build_ladder(self.terms.tiers)
         self.meta, self.inbox = Meta(self.database), Inbox(self.database)
         self.customers, self.stripe_customers = Customers(self.database), StripeCustomers(self.database)
         self.checkouts, self.changes = Checkouts(self.database), Changes(self.database)
@@ -148,11 +128,11 @@ class House:
             self.gateway,
             self.stripe_customers,
             pair,
-            edge_after=lambda subscriptions, at: edge_after(subscriptions, RULES, at),
+            edge_after=lambda subscriptions, at: edge_after(subscriptions, self.terms.rules, at, self.ladder),
             now=now,
             published=self._publish,
         )
-        self.catalog = PriceCatalog(self.gateway, Catalog(self.database), pair, tiers=lambda: TIERS, now=now)
+        self.catalog = PriceCatalog(self.gateway, Catalog(self.database), pair, tiers=lambda: self.terms.tiers, now=now)
         self.work = EventWork(
             self.gateway,
             self.sync,
@@ -174,8 +154,8 @@ class House:
             meta=self.meta,
             stripe_customers=self.stripe_customers,
             catalog=self.catalog,
-            tiers=lambda: tuple(tier.name for tier in TIERS),
-            namespace="campaign",
+            tiers=lambda: tuple(tier.name for tier in self.terms.tiers),
+            namespace="rehearsal",
         )
         self.desk = CheckoutDesk(
             self.gateway,
@@ -188,7 +168,7 @@ class House:
             checkouts=self.checkouts,
             ladder=lambda: self.ladder,
             now=now,
-            namespace="campaign",
+            namespace="rehearsal",
         )
         self.verify = VerifyNow(
             self.sync,
@@ -209,7 +189,7 @@ class House:
     async def open_for_business(self) -> None:
         """Prices are fetched, as at a start."""
         await self.catalog.refresh()
-        self.ladder = build_ladder(TIERS, self.catalog.pins)
+        self.ladder = build_ladder(self.terms.tiers, self.catalog.pins)
 
     async def stop(self) -> None:
         """As a kill leaves it: whatever was under way never ends."""
@@ -222,7 +202,7 @@ class House:
         self.wire.let_go()
         self._wire_up()
         await self.catalog.load()
-        self.ladder = build_ladder(TIERS, self.catalog.pins)
+        self.ladder = build_ladder(self.terms.tiers, self.catalog.pins)
 
     def rolled_secrets(self, *secrets: str) -> None:
         """While a webhook secret is rolled there are several."""
@@ -245,7 +225,7 @@ class House:
         """What the ledger holds of each, under the rules."""
         async with self.database.read() as connection:
             found = await facts_of(connection, self.pair, names, self.clock())
-        return [derive(found.get(name) or CustomerFacts(name, 0), self.ladder, RULES) for name in names]
+        return [derive(found.get(name) or CustomerFacts(name, 0), self.ladder, self.terms.rules) for name in names]
 
     async def ask(self, method: str, path: str, **form: str) -> httpx.Response:
         """What the merchant or a person at a page does."""
@@ -263,7 +243,8 @@ class House:
         self.wire.let_go()
         self.simulator.world.faults.clear()
         caught_up = await self.events.run_once()
-        assert isinstance(caught_up, CaughtUp), caught_up
+        if not isinstance(caught_up, CaughtUp):
+            raise BrokenPromiseError(f"Stripe's events could not be read: {caught_up}")
         # Its clock is ahead, so that what waits for its turn is due at once.
         eager = InboxWorker(self.work, self.inbox, self.pair, wall=lambda: self.clock() + DAY)
         while await eager.run_once():
@@ -274,8 +255,8 @@ class House:
         await late.run_once()
         if with_a_night:
             night = await self.night.run_once()
-            assert night.finished, night
-            assert night.failed == 0, night
+            if not night.finished or night.failed:
+                raise BrokenPromiseError(f"the nightly diff did not get through: {night}")
 
 
 @contextmanager
@@ -293,9 +274,9 @@ def in_a_hurry() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def opened_house(url: str, ids: random.Random | None = None) -> AsyncIterator[House]:
+async def opened_house(url: str, terms: Terms, ids: random.Random | None = None) -> AsyncIterator[House]:
     """A house over a migrated ledger. Stripe's ids come from `ids`, so that a seed makes the same world again."""
-    source = ids or random.Random(0)
+    source = ids or random.Random(0)  # noqa: S311 -- a world that can be made again
     clock = Clock()
     simulator = Simulator(
         wall_clock=clock,
@@ -303,14 +284,14 @@ async def opened_house(url: str, ids: random.Random | None = None) -> AsyncItera
         public_base=BASE,
         token=lambda: f"{source.getrandbits(96):024x}",
     )
-    simulator.seed(OFFERS)
+    simulator.seed(terms.offers)
     mail: list[Event] = []
 
     def posted(event: Event) -> None:
         if event.type in KNOWN_TYPES:
             mail.append(event)
 
-    chronicle = Chronicle(simulator, LENIENCY, RANKS, posted)
+    chronicle = Chronicle(simulator, terms, posted)
     wire = Wire(simulator.asgi)
     gateway = StripeGateway(DEFAULT_API_KEY, BASE, budget=Unhurried(), jitter=lambda: 0.0)
     await gateway._http.close_async()  # type: ignore[no-untyped-call]
@@ -320,12 +301,15 @@ async def opened_house(url: str, ids: random.Random | None = None) -> AsyncItera
         base_url=BASE,
         headers={"Authorization": f"Bearer {DEFAULT_API_KEY}"},
     )
-    database = await opened(url)
+    database = await open_database(url)
+    if not isinstance(database, Database):
+        raise BrokenPromiseError(f"the temporary ledger can't be opened: {database.detail}")
     try:
         with in_a_hurry():
             pair = await find_pair(gateway, Meta(database))
-            assert isinstance(pair, Pair), pair
-            house = House(clock, simulator, chronicle, wire, database, pair, gateway, merchant, mail)
+            if not isinstance(pair, Pair):
+                raise BrokenPromiseError(f"the simulated account can't be found: {pair}")
+            house = House(terms, clock, simulator, chronicle, wire, database, pair, gateway, merchant, mail)
             await house.open_for_business()
             yield house
             await house.stop()

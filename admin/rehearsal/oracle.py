@@ -1,6 +1,6 @@
 """Who should have what, worked out from money alone: what was bought, billed, paid, left unpaid, paused and ended, when.
 
-The second opinion of the convergence campaign. It is told happenings, never a subscription's `status`, and rebuilds the
+The second opinion of the campaign and of `gateway rehearse`. It is told happenings, never a subscription's `status`, and rebuilds the
 rest by section 5 of the design, written anew: it must never import policies, gateway or admin, or it would share the
 mistakes that it is here to find. All times are UTC seconds.
 
@@ -25,10 +25,11 @@ NOTHING: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class Leniency:
-    """How late money may be, in seconds."""
+    """How late money may be, in seconds. `own_graces` are of prices whose tier has a grace of its own."""
 
-    leeway: int
-    grace: int
+    leeway: float
+    grace: float
+    own_graces: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,14 @@ class Opening:
 
     rank: int
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """Access to the tier of `rank` in spite of a bill that was left open, owed for so many seconds by now."""
+
+    rank: int
+    unpaid: float
 
 
 class Trust(Enum):
@@ -167,16 +176,42 @@ class Oracle:
             and (until := self._open_until(known, one)) is not None
         )
 
+    def rank_of(self, agreement: str) -> int:
+        """The highest tier that this agreement gives, whether its time is over or not; NOTHING when it gives none."""
+        known = self._agreements[agreement]
+        ranks = (
+            self._ranks.get(one.price, NOTHING)
+            for one in known.bought
+            if one.quantity > 0 and self._open_until(known, one) is not None
+        )
+        return max(ranks, default=NOTHING)
+
+    def is_over(self, agreement: str) -> bool:
+        """Whether it has ended for good."""
+        return self._agreements[agreement].trust is Trust.ENDED
+
+    def overdue(self, payer: str, moment: float) -> tuple[Overdue, ...]:
+        """What is open to this payer at a moment although the money for it failed to come."""
+        found: list[Overdue] = []
+        for known in self._agreements.values():
+            for one in known.bought if known.payer == payer else ():
+                until, rank = self._open_until(known, one), self._ranks.get(one.price, NOTHING)
+                if known.trust is Trust.BEHIND and until is not None and moment < until and one.quantity > 0:
+                    found.append(Overdue(rank, max(0.0, moment - self._owed_since(known, one))))
+        return tuple(found)
+
+    def _owed_since(self, known: Agreement, one: Bought) -> float:
+        owed = [bill.dated if bill.due is None else bill.due for bill in known.bills.values() if bill.state == "open"]
+        return min(owed, default=one.since)
+
     def _open_until(self, known: Agreement, one: Bought) -> float | None:
         promised = math.inf if known.planned_end is None else known.planned_end
         if known.trust is Trust.GOOD:
             # Whoever said when it ends will not be late in renewing: up to there, and not a second more.
             return promised if promised <= one.until else min(promised, one.until + self._leniency.leeway)
         if known.trust is Trust.BEHIND:
-            owed = [
-                bill.dated if bill.due is None else bill.due for bill in known.bills.values() if bill.state == "open"
-            ]
-            return min(promised, min(owed, default=one.since) + self._leniency.grace)
+            grace = self._leniency.own_graces.get(one.price, self._leniency.grace)
+            return min(promised, self._owed_since(known, one) + grace)
         return None
 
     def _forgive(self, known: Agreement) -> None:
