@@ -160,9 +160,11 @@ def close_of(ending: Ending) -> tuple[int, str]:
 
 def asks_for_events(walk: Walk) -> bool:
     """Whether an EventSource asks, or whoever asks as one does."""
-    return walk.method == "GET" and any(
-        name == b"accept" and EVENT_STREAM in value.lower() for name, value in walk.headers
-    )
+    if walk.method == "GET":
+        for name, value in walk.headers:
+            if name == b"accept" and EVENT_STREAM in value.lower():
+                return True
+    return False
 
 
 def _media_type(headers: Headers) -> bytes:
