@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+from gateway.judging_again import _in_force
 from tests.support.house import house, token_for
+from tests.support.route_tables import route, table_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,3 +70,20 @@ async def test_a_preflight_of_such_a_path_reaches_the_api_and_an_options_that_is
         assert (await at.raw("\r\n".join((*lines, *asks, "", "")).encode())).status == 200
         assert at.last().received.startswith(b"OPTIONS /mine/a%2Fb HTTP/1.1\r\n")
         assert (await at.raw("\r\n".join((*lines, "", "")).encode())).status == 401
+
+
+def test_after_a_reload_what_is_open_is_judged_by_the_same_reading_under_the_new_table() -> None:
+    before = table_of(route("/mine/{id}", tier="free", encoded_slash="literal"))
+    after = table_of(route("/mine/{id}", tier="free", encoded_slash="literal"), route("/mine/a/b", tier="pro"))
+    without = table_of(route("/mine/{id}", tier="enterprise"))
+    scope = {"raw_path": b"/mine/a%2Fb", "query_string": b"x=%2F", "path": "/mine/a/b"}
+    walk = SimpleNamespace(method="GET", header=lambda _: "", scope=scope)
+    old: Any = SimpleNamespace(routes=before)
+    one: Any = SimpleNamespace(plan=old, walk=walk, route=before.routes[0])
+
+    new: Any = SimpleNamespace(routes=after)
+    plan, judge = _in_force(new, one)
+    assert (plan, judge.label, judge.requirement.tier) == (new, "/mine/{id}", "pro")
+
+    # Where no route takes it any more, the one that let it in still judges it.
+    assert _in_force(SimpleNamespace(routes=without), one) == (old, before.routes[0])  # type: ignore[arg-type]
