@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -73,6 +73,15 @@ class OperatorPorts:
     keys: KeyOperations
 
 
+_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": Outcome, "description": "The body can't be read."},
+    401: {"model": Outcome, "description": "The operator's token is missing or wrong."},
+    404: {"model": Outcome, "description": "There is no such thing."},
+    422: {"model": Outcome, "description": "It can't be done, and why."},
+    503: {"model": Outcome, "description": "The ledger can't be reached right now."},
+}
+
+
 class GrantRequest(BaseModel, extra="forbid"):
     """Access by hand."""
 
@@ -99,7 +108,9 @@ class BlockRequest(BaseModel, extra="forbid"):
 
 def build_operator_app(ports: OperatorPorts, version: str) -> FastAPI:
     """The API and its documentation."""
-    app = FastAPI(title="Entitlement Gateway: operator", version=version, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Entitlement Gateway: operator", version=version, docs_url=None, redoc_url=None, responses=_REFUSALS
+    )
 
     @app.exception_handler(LedgerDownError)
     async def ledger_down(_request: Request, _error: Exception) -> JSONResponse:
