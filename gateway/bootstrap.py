@@ -82,6 +82,7 @@ class Process:
     refuse_raw: Callable[[Reason, str], bytes]
     readiness: Readiness
     part: ThisProcess
+    registry: CollectorRegistry
     drain_seconds: Callable[[], float]
 
 
@@ -98,15 +99,16 @@ class Secrets:
 
 @asynccontextmanager
 async def running(
-    config: Config, routes: RouteTable, now: Clock, control: Control | None = None
+    config: Config, routes: RouteTable, now: Clock, control: Control | None = None, log: AccessLog | None = None
 ) -> AsyncIterator[Process | CannotStart]:
     """A gateway with all its background work, until the block ends. `now` is the entitlement clock."""
     async with AsyncExitStack() as stack:
-        yield await _start(config, routes, now, control or NoReloads(time.time()), stack)
+        log = log or AccessLog(wall=time.time)
+        yield await _start(config, routes, now, control or NoReloads(time.time()), log, stack)
 
 
 async def _start(
-    config: Config, routes: RouteTable, now: Clock, control: Control, stack: AsyncExitStack
+    config: Config, routes: RouteTable, now: Clock, control: Control, log: AccessLog, stack: AsyncExitStack
 ) -> Process | CannotStart:
     database = await open_ledger(config.database.get_secret_value())
     if isinstance(database, LedgerUnavailable):
@@ -169,7 +171,6 @@ async def _start(
         stack.push_async_callback(stripe.aclose)
         jobs += stripe.jobs
 
-    log = AccessLog(wall=time.time)
     gateway = Gateway(
         in_force.plan,
         resolver=entitlements.resolver,
@@ -219,6 +220,7 @@ async def _start(
         refuse_raw=in_force.refuse_raw,
         readiness=readiness,
         part=part,
+        registry=registry,
         drain_seconds=lambda: in_force.config.server.drain,
     )
 

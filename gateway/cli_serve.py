@@ -25,10 +25,12 @@ def run(
     from gateway.bootstrap import CannotStart  # noqa: PLC0415
     from gateway.logs import configure_logging  # noqa: PLC0415
     from gateway.serve import run_gateway, run_loop  # noqa: PLC0415
+    from gateway.supervising import run_supervisor  # noqa: PLC0415
 
     candidate = load_candidate(config)
     configure_logging()
-    ended = run_loop(run_gateway(candidate, watch=watch))
+    work = run_gateway if candidate.config.server.workers == 1 else run_supervisor
+    ended = run_loop(work(candidate, watch=watch))
     if isinstance(ended, CannotStart):
         fail(ended.detail, COULD_NOT_START)
 

@@ -14,11 +14,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
 
 from gateway.upstream.outcome import Receive, Scope, Send
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Readiness = Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
+
+Gather = Callable[[Collector], Awaitable[Collector]]
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
@@ -41,6 +44,8 @@ class Operator:
         self._readiness = readiness
         self._before_metrics = before_metrics
         self._admin = admin
+        self.gather: Gather = _alone
+        """What `/metrics` renders: this process's registry, or with it those of the workers."""
 
     def use_token(self, token: str) -> None:
         """From now on it is this one."""
@@ -68,7 +73,7 @@ class Operator:
             return await _send_json(send, 403, {"detail": "Requests from another site are not taken here."})
         if path == "/metrics":
             await self._before_metrics()
-            body = generate_latest(self._registry)
+            body = generate_latest(await self.gather(self._registry))
             return await _send(send, 200, body, [(b"content-type", _METRICS_TYPE)])
         return await self._admin(scope, receive, send)
 
@@ -95,6 +100,10 @@ def _is_from_another_site(headers: dict[bytes, bytes]) -> bool:
         return site not in {b"none", b"same-origin"}
     origin = headers.get(b"origin")
     return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
+
+
+async def _alone(registry: Collector) -> Collector:
+    return registry
 
 
 async def _send_json(

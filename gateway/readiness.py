@@ -25,6 +25,8 @@ class Readiness:
     stripe: Callable[[], dict[str, Any]]
     configuration: Callable[[], dict[str, Any]]
     stopping: bool = field(default=False)
+    workers: Callable[[], tuple[int, int]] | None = None
+    """How many serve and how many should, where this process has any. Without one of them there is nobody to send requests to."""
 
     async def report(self) -> tuple[bool, dict[str, Any]]:
         """Whether it is ready, and each part's state."""
@@ -37,6 +39,9 @@ class Readiness:
             "stripe": self.stripe(),
             "configuration": self.configuration(),
         }
+        serving, wanted = (1, 1) if self.workers is None else self.workers()
+        if self.workers is not None:
+            parts["workers"] = {"serving": serving, "wanted": wanted}
         degraded = [
             name
             for name, is_worse in (
@@ -46,8 +51,9 @@ class Readiness:
                 ("keys", any(state != KeyState.OK.value for state in keys.values())),
                 ("stripe", parts["stripe"].get("state") not in {"ok", "off"}),
                 ("configuration", "refused" in parts["configuration"]),
+                ("workers", serving < wanted),
             )
             if is_worse
         ]
         status = "stopping" if self.stopping else "degraded" if degraded else "ok"
-        return not self.stopping, {"status": status, "degraded": degraded, **parts}
+        return not self.stopping and serving > 0, {"status": status, "degraded": degraded, **parts}

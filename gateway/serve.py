@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from gateway.listener import gateway_protocol
 from gateway.reloading import Candidate, Part, Reloads
 from gateway.serving import CannotListen, Stop, bind, listener, serving
 from gateway.watching import Watch
+from policies.schema import Config
 
 TOKEN_FILE: Final = "gateway.operator-token"
 _NEW_OBJECTS: Final = 25_000
@@ -41,29 +42,14 @@ def run_loop(work: Awaitable[CannotStart | None]) -> CannotStart | None:
 
 async def run_gateway(candidate: Candidate, *, watch: bool = False) -> CannotStart | None:
     """Serve until SIGTERM or SIGINT; `CannotStart` when it didn't come to that. SIGHUP, and a `watch`, reload."""
-    config = candidate.config
-    if config.server.workers > 1:
-        return CannotStart(
-            f"server.workers is {config.server.workers}, and this version serves with one process each: set it to 1, "
-            "and run several gateways on the same database and Redis instead."
-        )
     stop = Stop()
     with stop.on_signals():
         async with AsyncExitStack() as stack:
-            clock = EntitlementClock()
-            simulator = simulator_address(config.billing.stripe)
-            if simulator is not None:
-                async with httpx.AsyncClient() as client:
-                    await clock.read(simulator, client)
-                following = asyncio.create_task(clock.follow(simulator))
-                stack.push_async_callback(_ended, following)
+            clock = await stack.enter_async_context(entitlement_clock(candidate.config))
             started = await stack.enter_async_context(serving_gateway(candidate, clock, stop, watch=watch))
             if isinstance(started, CannotStart):
                 return started
-            server = config.server
-            _say(
-                f"The API is at {server.public_url} (listening on {server.listen}), the operator's at {server.operator}."
-            )
+            tell_addresses(candidate.config)
             tell_operator_token(started)
             await stop.requested.wait()
             started.readiness.stopping = True
@@ -71,23 +57,27 @@ async def run_gateway(candidate: Candidate, *, watch: bool = False) -> CannotSta
 
 
 @asynccontextmanager
+async def entitlement_clock(config: Config) -> AsyncIterator[EntitlementClock]:
+    """Real time, or where the simulated Stripe stands in, its clock, followed while inside."""
+    clock = EntitlementClock()
+    async with AsyncExitStack() as stack:
+        simulator = simulator_address(config.billing.stripe)
+        if simulator is not None:
+            async with httpx.AsyncClient() as client:
+                await clock.read(simulator, client)
+            stack.push_async_callback(end, [asyncio.create_task(clock.follow(simulator))])
+        yield clock
+
+
+@asynccontextmanager
 async def serving_gateway(
     candidate: Candidate, now: Callable[[], float], stop: Stop, *, watch: bool = False
 ) -> AsyncIterator[Process | CannotStart]:
     """Both listeners of a configuration that may be loaded anew, until the block ends."""
-    sockets: list[socket.socket] = []
-    server = candidate.config.server
-    for address, setting, remedy in (
-        (server.listen, "server.listen", "change server.listen and public_url (LISTEN and PUBLIC_URL)"),
-        (server.operator, "server.operator", "change server.operator (OPERATOR_LISTEN)"),
-    ):
-        bound = bind(address, setting, remedy)
-        if isinstance(bound, CannotListen):
-            for opened in sockets:
-                opened.close()
-            yield CannotStart(bound.detail)
-            return
-        sockets.append(bound)
+    sockets = bind_both(candidate.config)
+    if isinstance(sockets, CannotStart):
+        yield sockets
+        return
     parts: list[Part] = []
     reloads = Reloads(candidate, environ=os.environ, parts=lambda: parts, wall=time.time)
     async with running(candidate.config, candidate.routes, now, reloads) as process:
@@ -97,7 +87,7 @@ async def serving_gateway(
             yield process
             return
         parts.append(process.part)
-        drain = server.drain
+        drain = candidate.config.server.drain
         public = listener(process.gateway, drain=drain, protocol=gateway_protocol(render_refusal=process.refuse_raw))
         # The same bounds for whoever reaches the port without the token; its refusals aren't shaped for callers.
         operator = listener(process.operator, drain=drain, protocol=gateway_protocol())
@@ -109,6 +99,20 @@ async def serving_gateway(
             yield process
             for one in (public, operator):
                 one.drain(process.drain_seconds())
+
+
+def bind_both(config: Config) -> tuple[socket.socket, socket.socket] | CannotStart:
+    """The public and the operator's socket."""
+    server = config.server
+    remedy = "change server.listen and public_url (LISTEN and PUBLIC_URL)"
+    public = bind(server.listen, "server.listen", remedy)
+    if isinstance(public, CannotListen):
+        return CannotStart(public.detail)
+    operator = bind(server.operator, "server.operator", "change server.operator (OPERATOR_LISTEN)")
+    if isinstance(operator, CannotListen):
+        public.close()
+        return CannotStart(operator.detail)
+    return public, operator
 
 
 @asynccontextmanager
@@ -142,6 +146,12 @@ def collect_garbage_seldom() -> None:
     gc.set_threshold(_NEW_OBJECTS, 20, 50)
 
 
+def tell_addresses(config: Config) -> None:
+    """Where it is served, once it is."""
+    server = config.server
+    _say(f"The API is at {server.public_url} (listening on {server.listen}), the operator's at {server.operator}.")
+
+
 def tell_operator_token(process: Process) -> None:
     """A token that was made here: on a terminal it is shown, otherwise it goes into a file only we can read."""
     if not process.operator_token_is_own:
@@ -163,9 +173,3 @@ def tell_operator_token(process: Process) -> None:
 
 def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

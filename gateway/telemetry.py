@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as _quoted
@@ -165,10 +166,18 @@ class AccessLog:
     """One JSON line per request, written in batches so that a slow reader of the log never slows a request.
 
     `flush` is called by the event loop's timer, and here when a batch is full; what is left is flushed at the end. A log
-    that can't be written loses its lines and says so once: it must never end a request.
+    that can't be written loses its lines and says so once: it must never end a request. `turn` is held while a batch is
+    written, where other processes write to the same place: a pipe takes no more than 4 KiB in one piece (pipe(7)).
     """
 
-    def __init__(self, stream: TextIO | None = None, *, wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        wall: Callable[[], float],
+        turn: AbstractContextManager[object] | None = None,
+    ) -> None:
+        self._turn = nullcontext() if turn is None else turn
         self._stream = stream if stream is not None else sys.stdout
         self._wall = wall
         self._lines: list[str] = []
@@ -211,8 +220,9 @@ class AccessLog:
             if not lines:
                 return
             try:
-                self._stream.write("".join(lines))
-                self._stream.flush()
+                with self._turn:
+                    self._stream.write("".join(lines))
+                    self._stream.flush()
             except (OSError, ValueError) as error:  # a closed pipe, a full disk, a closed file
                 if self._is_written:
                     _log.warning("the access log can't be written (%s): lines are dropped until it can be", error)
