@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -196,5 +197,9 @@ async def _clock(config: Config) -> EntitlementClock:
     simulator = simulator_address(config.billing.stripe)
     if simulator is not None:
         async with httpx.AsyncClient() as client:
-            await clock.read(simulator, client)
+            if not await clock.read(simulator, client):
+                sys.stderr.write(
+                    f"No Stripe simulator answers at {simulator}, so 'now' is this machine's time; a simulated time may be "
+                    "another. Is it running, and is STRIPE_API_BASE what the gateway has?\n"
+                )
     return clock

@@ -284,3 +284,15 @@ def test_a_ledger_that_can_not_be_opened_is_said_in_a_sentence(tmp_path: Path) -
         result = gateway(*words)
         assert (result.exit_code, result.stdout) == (3, "")
         assert result.stderr.startswith("gateway: ")
+
+
+def test_a_verb_whose_simulator_does_not_answer_says_whose_time_it_is_then(tmp_path: Path) -> None:
+    billing = (
+        "billing: {stripe: {secret_key: sk_test_simulator, webhook_secrets: whsec_x, api_base: 'http://127.0.0.1:9'}}"
+    )
+    config = written(tmp_path, more=billing)
+
+    granted = gateway("grant", "alice", "pro", "--until", "30d", "--reason", "test", "-c", config)
+
+    assert granted.exit_code == 0, granted.stderr
+    assert "No Stripe simulator answers at http://127.0.0.1:9, so 'now' is this machine's time" in granted.stderr
