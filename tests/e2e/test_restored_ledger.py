@@ -47,5 +47,3 @@ def test_a_revocation_after_a_restore_is_in_force_though_redis_holds_later_versi
         gateway.start()
         assert gateway.status("/pro/x", "ends") == 402, "neither does Redis bring it back to a new process"
         assert gateway.status("/pro/x", "stays") == 200
-        # What was granted since the backup is no longer on record, and no cache speaks for it for long.
-        gateway.until("/ent/x", "stays", 402)
