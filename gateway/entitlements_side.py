@@ -64,6 +64,7 @@ async def open_entitlements(
     redis: RedisEntitlements | None = None
     publisher: CachePublisher | None = None
     unpublished: list[tuple[str, int]] = []
+    published: list[tuple[str, int]] = []
     if url:
         prefix = f"gw:{ledger_id}:{pair.account}:{'live' if pair.livemode else 'test'}"
         reading, publishing = open_redis(url), open_redis(url, timeout=PUBLISH_SECONDS)
@@ -74,6 +75,9 @@ async def open_entitlements(
         publisher = CachePublisher(store, ledger.customers, ledger.changes, pair, now)
         waiting = await ledger.changes.unpublished(MOST_UNPUBLISHED, _ANY_TIME)
         unpublished = [(change.customer, change.version) for change in waiting]
+        # Redis may have lost what it was given: an entry from before such a change can still live there.
+        told = await ledger.changes.published(cache.max_entries, now() - cache.max_ttl)
+        published = [(change.customer, change.version) for change in told]
 
     async def read_facts(customer: str) -> CustomerFacts:
         return await ledger.customers.read_facts(pair, customer, now())
@@ -98,6 +102,7 @@ async def open_entitlements(
         feed_healthy=lambda: feed.healthy,
         redis=redis,
         unpublished=unpublished,
+        published=published,
         count=in_force.count_lookup,
     )
     stack.push_async_callback(resolver.aclose)

@@ -96,6 +96,7 @@ class Resolver(Generic[E]):
         feed_healthy: Callable[[], bool],
         redis: RedisEntitlements | None = None,
         unpublished: Iterable[tuple[str, int]] = (),
+        published: Iterable[tuple[str, int]] = (),
         count: Callable[[str], object] = lambda _result: None,
         sql_timeout: float = SQL_SECONDS,
     ) -> None:
@@ -121,7 +122,7 @@ class Resolver(Generic[E]):
         self._doubted_until = -math.inf
         self._on_change: Callable[[str | None], None] = _told_nobody
         if redis is not None:
-            self._floors.start_from(unpublished, monotonic())
+            self._floors.start_from(unpublished, published, monotonic())
 
     def on_change(self, told: Callable[[str | None], None]) -> None:
         """Whom to tell that the answer for a customer may be another one now; for anybody, when told None. At once, always."""
@@ -180,7 +181,6 @@ class Resolver(Generic[E]):
     def missed_announcements(self, *, redis_may_have_lost_writes: bool) -> None:
         """From the Redis channel: (re)subscribed, and unable to tell what was said before."""
         if redis_may_have_lost_writes:
-            self._floors.doubt_redis()
             self._doubted_until = self._monotonic() + self._lifetimes.max_ttl
         if not self._feed_healthy():
             self.unconfirm_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,6 +27,7 @@ from gateway.entitlements.redis import (
 )
 from gateway.entitlements.resolver import Found, Resolver
 from policies.facts import CustomerFacts, encode
+from tests.support.doors import Door
 from tests.support.ledger_stub import Clock, ScriptedLedger, granted, nothing
 from tests.support.redis_server import RedisServer
 
@@ -106,6 +108,7 @@ async def process(
     *,
     max_entries: int = 100,
     unpublished: tuple[tuple[str, int], ...] = (),
+    published: tuple[tuple[str, int], ...] = (),
     follows: bool = True,
 ) -> AsyncIterator[Process]:
     ledger = ledger or ScriptedLedger()
@@ -125,6 +128,7 @@ async def process(
         feed_healthy=lambda: bool(made) and made[0].feed_is_healthy,
         redis=redis,
         unpublished=unpublished,
+        published=published,
         count=lambda result: counted.update([result]),
     )
     made.append(Process(resolver, redis, client, ledger, monotonic, counted=counted))
@@ -572,6 +576,53 @@ async def test_redis_restored_from_an_old_snapshot_is_asked_only_after_sql_until
             assert await one.resolver.lookup("cus_1") == Found(nothing("cus_1", 8), "sql")
             one.ledger.is_gone = True
             assert await one.source("cus_2") == "redis", "better than nothing"
+
+
+@pytest.fixture(scope="module")
+def lagging() -> Iterator[RedisServer]:
+    """A replica that was behind when its primary was lost."""
+    with RedisServer() as server:
+        yield server
+
+
+async def test_a_replica_that_was_behind_is_not_believed_about_what_was_known_before(
+    server: RedisServer, lagging: RedisServer, prefix: str
+) -> None:
+    """Redis fails over, and the connection over which changes are heard has not noticed yet."""
+    address = [server.port]
+    door = Door(lambda: socket.create_connection(("127.0.0.1", address[0]), timeout=5))
+    try:
+        async with process(f"redis://127.0.0.1:{door.port}/0", prefix) as one:
+            async with publisher(lagging.url, prefix) as to_the_replica:
+                for customer in ("cus_1", "cus_2"):
+                    await to_the_replica.publish(granted(customer, 7))
+            async with publisher(server.url, prefix) as publish:
+                await publish.publish(nothing("cus_1", 8))
+                await publish.publish(granted("cus_2", 7))
+            one.ledger.commit(nothing("cus_1", 8))
+            one.resolver.changed("cus_1", 8)
+            await eventually(lambda: len(one.resolver._floors) == 0)
+            address[0] = lagging.port
+            await one.client.connection_pool.disconnect(inuse_connections=False)
+            assert await one.redis.read("cus_1") == granted("cus_1", 7), "the replica is behind"
+            assert one.resolver.health() == "ok", "and nothing tells so"
+            assert await one.resolver.lookup("cus_1") == Found(nothing("cus_1", 8), "sql")
+            assert await one.source("cus_2") == "redis"
+    finally:
+        door.shut()
+
+
+async def test_a_process_that_begins_behind_a_replica_that_was_behind_knows_what_was_published_before(
+    server: RedisServer, prefix: str
+) -> None:
+    ledger = ScriptedLedger()
+    ledger.commit(nothing("cus_1", 8))
+    async with publisher(server.url, prefix) as publish:
+        await publish.publish(granted("cus_1", 7))
+        await publish.publish(granted("cus_2", 7))
+    async with process(server.url, prefix, ledger, published=(("cus_1", 8), ("cus_2", 7))) as one:
+        assert await one.resolver.lookup("cus_1") == Found(nothing("cus_1", 8), "sql")
+        assert await one.source("cus_2") == "redis"
 
 
 async def test_a_process_that_begins_without_redis_works_from_sql_and_finds_redis_later(prefix: str) -> None:

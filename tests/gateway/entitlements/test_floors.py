@@ -37,12 +37,23 @@ def test_a_change_that_redis_was_heard_to_hold_already_leaves_no_floor() -> None
     assert not floors.admits("cus_1", 5)
 
 
-def test_after_redis_may_have_lost_writes_nothing_is_known_to_be_held() -> None:
+def test_below_what_redis_was_known_to_hold_it_is_not_believed_whoever_answers_now() -> None:
     floors = Floors(10, 3600)
     floors.lift("cus_1", 5)
-    floors.doubt_redis()
-    floors.raise_to("cus_1", 5, at=0)
     assert not floors.admits("cus_1", 4)
+    assert floors.admits("cus_1", 5)
+    floors.lift("cus_1", 4)
+    assert not floors.admits("cus_1", 4)
+
+
+def test_what_was_changed_before_a_process_began_counts_published_or_not() -> None:
+    floors = Floors(10, 3600)
+    floors.start_from([("cus_1", 6)], [("cus_1", 5), ("cus_2", 7)], at=0)
+    assert not floors.admits("cus_1", 5)
+    assert not floors.admits("cus_2", 6)
+    assert floors.admits("cus_1", 6)
+    assert floors.admits("cus_2", 7)
+    assert len(floors) == 1
 
 
 def test_too_many_floors_become_distrust_of_redis_for_as_long_as_an_old_entry_could_live() -> None:
@@ -53,8 +64,27 @@ def test_too_many_floors_become_distrust_of_redis_for_as_long_as_an_old_entry_co
     assert floors.distrusted_until == 3700
 
 
-def test_the_memory_of_what_redis_holds_is_bounded_too() -> None:
-    floors = Floors(3, 3600)
+def test_of_what_redis_holds_the_latest_are_remembered() -> None:
+    floors = Floors(6, 3600)
     for number in range(1000):
         floors.lift(f"cus_{number}", 5)
-    assert len(floors._held) <= 3
+        assert len(floors._held) + len(floors._held_before) <= 6
+    for number in range(997, 1000):
+        assert not floors.admits(f"cus_{number}", 4)
+    assert len(floors) == 0
+    assert floors.distrusted_until < 0
+
+
+def test_who_is_in_use_stays_remembered_in_the_version_that_was_highest() -> None:
+    floors = Floors(4, 3600)
+    floors.lift("cus_1", 5)
+    for number in range(100):
+        floors.lift("cus_1", 3)
+        floors.lift(f"other_{number}", 1)
+    assert not floors.admits("cus_1", 4)
+
+
+def test_there_is_room_for_one_even_where_hardly_any_is_given() -> None:
+    floors = Floors(1, 3600)
+    floors.lift("cus_1", 5)
+    assert not floors.admits("cus_1", 4)
