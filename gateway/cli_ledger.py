@@ -121,6 +121,9 @@ def list_events(
 
     async def work(session: LedgerSession) -> None:
         found = await session.records.find_events(status, None, limit)  # type: ignore[arg-type]  # checked above
+        if not found:
+            typer.echo("No event is on record." if status is None else f"No event is {status}.", err=True)
+            return
         show_table(
             ("EVENT", "TYPE", "STATUS", "RECEIVED", "CUSTOMER", "OUTCOME"),
             [

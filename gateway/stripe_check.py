@@ -69,5 +69,7 @@ def _findings(found: Review, config: Config, file: str, positions: Positions) ->
         add(where, Severity.WARNING, "unmapped-subscription", message)
     if found.unmapped_count > len(found.unmapped):
         more = found.unmapped_count - len(found.unmapped)
-        add(where, Severity.WARNING, "unmapped-subscription", f"and {more} more subscriptions pay for no tier")
+        # Findings of one place are in the order of their words: this one stands behind those that begin with `sub_`.
+        message = f"with {more} more, {found.unmapped_count} paying subscriptions belong to no tier"
+        add(where, Severity.WARNING, "unmapped-subscription", message)
     return tuple(sorted(findings))

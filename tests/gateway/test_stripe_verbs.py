@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from admin.simulator.faults import ApiFault
 from admin.stripe.client import StripeGateway, StripeUnavailable
+from admin.stripe.review import MOST_LISTED
 from gateway.cli import app
 from tests.support.ledgers import fresh_sqlite
 from tests.support.simulator import Running, running_simulator
@@ -230,6 +231,14 @@ def test_a_dead_letter_is_seen_and_can_be_replayed(desk: Desk) -> None:
     assert desk.ask(f"SELECT status, attempts FROM inbox WHERE event_id = '{event}'") == [("pending", 0)]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"), [((), "No event is on record.\n"), (("--status", "pending"), "No event is pending.\n")]
+)
+def test_that_there_are_no_events_is_said(desk: Desk, words: tuple[str, ...], said: str) -> None:
+    shown = desk.run("events", *words)
+    assert (shown.exit_code, shown.stdout, shown.stderr) == (0, "", said)
+
+
 def test_without_a_key_there_is_nothing_to_fetch(desk: Desk) -> None:
     text = desk.config.read_text(encoding="utf-8").replace("sk_test_simulator", '""')
     desk.config.write_text(text, encoding="utf-8")
@@ -253,6 +262,32 @@ def test_check_asks_stripe_who_pays_for_no_tier_and_which_ids_it_does_not_know(d
     assert told["unmapped-subscription"]["severity"] == "warning"
     assert "is active and pays for price_pro_monthly, which no tier has" in told["unmapped-subscription"]["message"]
     assert desk.run("check").exit_code == 0  # the file itself is in order
+
+
+def test_check_reads_every_page_of_who_pays_and_names_the_first_thousand(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MOST_LISTED == 1000
+    monkeypatch.setattr("admin.stripe.review.PAGE_SIZE", 2)
+    for _ in range(5):
+        desk.subscribed()
+    text = desk.config.read_text(encoding="utf-8")
+    desk.config.write_text(text.replace("prices: [price_pro_monthly]", "prices: [price_ent]"), encoding="utf-8")
+    paying = {one.id for one in desk.stripe.stripe().v1.subscriptions.list({"limit": 100}).data}
+    assert len(paying) == 5
+    messages = [line.split(": ", 1)[1] for line in desk.run("check", "--stripe").stdout.splitlines() if "sub_" in line]
+    assert {next(one for one in paying if one in message) for message in messages} == paying
+    assert len(messages) == 5
+
+    monkeypatch.setattr("admin.stripe.review.MOST_LISTED", 3)
+    shown = desk.run("check", "--stripe", "--format", "github")
+    assert shown.exit_code == 0, "a person is to judge who pays for no tier"
+    annotations = shown.stdout.splitlines()
+    line = next(number for number, each in enumerate(text.splitlines(), 1) if each == "tiers:")
+    head = f"::warning file={desk.config},line={line},col=1,title=unmapped-subscription::"
+    assert all(each.startswith(head) for each in annotations), annotations
+    assert [each.removeprefix(head).startswith("sub_") for each in annotations] == [True, True, True, False]
+    assert annotations[-1] == head + "with 2 more, 5 paying subscriptions belong to no tier"
 
 
 def test_check_says_when_stripe_could_not_be_asked(desk: Desk) -> None:
