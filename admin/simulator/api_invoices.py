@@ -54,7 +54,7 @@ def _pay(call: Call) -> Json:
     if call.params.flag("paid_out_of_band"):
         if invoice.status == "draft":
             billing.invoicing.finalize(invoice)
-        billing.invoicing.settle(invoice)
+        billing.invoicing.settle(invoice, out_of_band=True)
         billing.after_payment(invoice)
     elif not billing.pay_now(invoice):
         raise billing.invoicing.decline(call.world.store.customers[invoice.customer])

@@ -21,7 +21,9 @@ from admin.simulator import (
     api_catalog,
     api_checkout,
     api_customers,
+    api_features,
     api_invoices,
+    api_money,
     api_portal,
     api_subscriptions,
     seeding,
@@ -32,8 +34,10 @@ from admin.simulator.billing import Billing
 from admin.simulator.checkout import Checkout
 from admin.simulator.clock import SimulatedClock
 from admin.simulator.control import control_router
+from admin.simulator.control_money import money_router
 from admin.simulator.delivery import DEFAULT_RETRY_SECONDS, Webhooks
 from admin.simulator.entities import PortalConfiguration
+from admin.simulator.entitlements import Entitlements
 from admin.simulator.faults import Faults
 from admin.simulator.journal import Journal
 from admin.simulator.pages import Pages
@@ -62,6 +66,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *api_invoices.ENDPOINTS,
     *api_checkout.ENDPOINTS,
     *api_portal.ENDPOINTS,
+    *api_money.ENDPOINTS,
+    *api_features.ENDPOINTS,
     *thin.ENDPOINTS,
 )
 
@@ -94,6 +100,7 @@ class Simulator:
         )
         journal.on_change = schedule.watch
         journal.on_event = self.webhooks.offer
+        journal.on_said = Entitlements(store, self.clock, journal).follow
         journal.pending_webhooks = self.webhooks.undelivered
         self._add_default_portal()
         self.asgi = self._build(api_key)
@@ -153,6 +160,7 @@ class Simulator:
             Route(path, protocol.unknown, methods=methods) for path in ("/v1/{rest:path}", "/v2/{rest:path}")
         )
         app.include_router(control_router(self))
+        app.include_router(money_router(self))
         app.router.routes.extend(Pages(self).routes())
         app.add_exception_handler(ApiError, _refusal)
         return app

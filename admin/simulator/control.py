@@ -6,6 +6,7 @@ to the page. It must never answer a wrong input with anything but a clear senten
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 FINAL: tuple[AfterFinalFailure, ...] = ("canceled", "unpaid", "past_due", "paused")
 LONGEST_WAIT_SECONDS = 60.0
+PAGE = re.compile(r"/customers/[A-Za-z0-9_]+")
+"""The pages besides the front page from which a form may come, and to which it leads back."""
 _DAY = 86400.0
 
 
@@ -43,20 +46,21 @@ async def _params(request: Request) -> Params:
 Sent = Annotated[Params, Depends(_params)]
 
 
-def _body(**fields: Any) -> dict[str, Any]:
+def body(**fields: Any) -> dict[str, Any]:
     """The part of the OpenAPI document that says what may be sent, as JSON or as a form."""
     schema = {"schema": {"type": "object", "properties": fields}}
     return {"requestBody": {"content": {"application/json": schema, "application/x-www-form-urlencoded": schema}}}
 
 
-_BOOLEAN, _NUMBER, _TEXT = {"type": "boolean"}, {"type": "number"}, {"type": "string"}
+BOOLEAN, NUMBER, TEXT = {"type": "boolean"}, {"type": "number"}, {"type": "string"}
 
 
-def _answer(request: Request, body: Json) -> Response:
-    """JSON; a person who pressed a button on the page goes back to it."""
+def answer(request: Request, shown: Json, sent: Params | None = None) -> Response:
+    """JSON; a person who pressed a button on a page goes back to it."""
     if request.method == "POST" and "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse("/", status_code=303)
-    return JSONResponse(body)
+        back = sent.text("back") if sent is not None else None
+        return RedirectResponse(back if back is not None and PAGE.fullmatch(back) else "/", status_code=303)
+    return JSONResponse(shown)
 
 
 def control_router(simulator: Simulator) -> APIRouter:
@@ -74,7 +78,7 @@ def control_router(simulator: Simulator) -> APIRouter:
     @router.post(
         "/clock/advance",
         summary="Move the clock forward and work off everything that falls due",
-        openapi_extra=_body(seconds=_NUMBER, days=_NUMBER, to=_TEXT, wait=_BOOLEAN),
+        openapi_extra=body(seconds=NUMBER, days=NUMBER, to=TEXT, wait=BOOLEAN),
     )
     async def advance(request: Request, sent: Sent) -> Response:
         given = [name for name in ("seconds", "days", "to") if sent.text(name) is not None]
@@ -90,12 +94,12 @@ def control_router(simulator: Simulator) -> APIRouter:
         except ValueError as error:
             raise ApiError(400, f"{error}.", param=given[0]) from error
         waited = {"settled": await simulator.webhooks.settled(LONGEST_WAIT_SECONDS)} if sent.flag("wait") else {}
-        return _answer(request, {**clock_json(), **waited})
+        return answer(request, {**clock_json(), **waited})
 
     @router.post(
         "/webhooks",
         summary="Switch deliveries on or off (what happens while off is never delivered), and between snapshot and thin",
-        openapi_extra=_body(enabled=_BOOLEAN, payload={"type": "string", "enum": list(PAYLOADS)}),
+        openapi_extra=body(enabled=BOOLEAN, payload={"type": "string", "enum": list(PAYLOADS)}),
     )
     async def switch_webhooks(request: Request, sent: Sent) -> Response:
         enabled, payload = sent.flag("enabled"), sent.choice("payload", PAYLOADS)
@@ -104,7 +108,7 @@ def control_router(simulator: Simulator) -> APIRouter:
         webhooks = simulator.webhooks
         webhooks.enabled = webhooks.enabled if enabled is None else enabled
         webhooks.payload = webhooks.payload if payload is None else cast("Payload", payload)
-        return _answer(request, {"enabled": webhooks.enabled, "payload": webhooks.payload})
+        return answer(request, {"enabled": webhooks.enabled, "payload": webhooks.payload})
 
     @router.get("/deliveries", summary="Which event went where, and what came of it; newest first")
     async def deliveries(limit: int = 100) -> Json:
@@ -125,16 +129,16 @@ def control_router(simulator: Simulator) -> APIRouter:
             ],
         }
 
-    @router.post("/settle", summary="Wait until no delivery is on its way", openapi_extra=_body(timeout=_NUMBER))
+    @router.post("/settle", summary="Wait until no delivery is on its way", openapi_extra=body(timeout=NUMBER))
     async def settle(request: Request, sent: Sent) -> Response:
         given = sent.number("timeout")
         timeout = min(LONGEST_WAIT_SECONDS, max(0.0, 10.0 if given is None else given))
-        return _answer(request, {"settled": await simulator.webhooks.settled(timeout)})
+        return answer(request, {"settled": await simulator.webhooks.settled(timeout)})
 
     @router.post(
         "/customers/{identifier}/card",
         summary="Make the customer's card work, fail, or be gone",
-        openapi_extra=_body(works=_BOOLEAN, card={"type": "string", "enum": ["works", "fails", "none"]}),
+        openapi_extra=body(works=BOOLEAN, card={"type": "string", "enum": ["works", "fails", "none"]}),
     )
     async def card(request: Request, identifier: str, sent: Sent) -> Response:
         customer = world.store.get(world.store.customers, identifier)
@@ -142,12 +146,12 @@ def control_router(simulator: Simulator) -> APIRouter:
         if (works is None) == (named is None):
             raise ApiError(400, "Send works (true or false) or card (works, fails or none).")
         customer.card = cast("Card", named) if named is not None else ("works" if works else "fails")
-        return _answer(request, {"customer": customer.id, "card": customer.card})
+        return answer(request, {"customer": customer.id, "card": customer.card})
 
     @router.post(
         "/subscriptions/{identifier}/auto_renew",
         summary="Renew at the period's end, or end there",
-        openapi_extra=_body(enabled=_BOOLEAN),
+        openapi_extra=body(enabled=BOOLEAN),
     )
     async def auto_renew(request: Request, identifier: str, sent: Sent) -> Response:
         subscription = world.store.get(world.store.subscriptions, identifier)
@@ -158,15 +162,15 @@ def control_router(simulator: Simulator) -> APIRouter:
             raise ApiError(400, f"The subscription {identifier} is {subscription.status}; it can't be changed.")
         end = None if enabled else max(item.period_end for item in subscription.items)
         world.billing.plan_end(subscription, end, at_period_end=not enabled)
-        return _answer(request, world.journal.render(subscription))
+        return answer(request, world.journal.render(subscription))
 
     @router.post(
         "/settings",
         summary="What the Stripe Dashboard would hold: retries, and what follows the last one",
-        openapi_extra=_body(
+        openapi_extra=body(
             after_final_failure={"type": "string", "enum": list(FINAL)},
-            retry_days={"type": "array", "items": _NUMBER},
-            draft_seconds=_NUMBER,
+            retry_days={"type": "array", "items": NUMBER},
+            draft_seconds=NUMBER,
         ),
     )
     async def settings(request: Request, sent: Sent) -> Response:
@@ -182,17 +186,17 @@ def control_router(simulator: Simulator) -> APIRouter:
         kept.after_final_failure = cast("AfterFinalFailure", final) if final is not None else kept.after_final_failure
         kept.draft_seconds = kept.draft_seconds if draft is None else draft
         kept.retry_days = gaps if sent.has("retry_days") else kept.retry_days
-        return _answer(request, _settings_json(simulator))
+        return answer(request, _settings_json(simulator))
 
     @router.post(
         "/faults",
         summary="Let the next calls or deliveries go wrong",
-        openapi_extra=_body(
+        openapi_extra=body(
             api={"type": "string", "enum": list(API_KINDS)},
             delivery={"type": "string", "enum": list(DELIVERY_KINDS)},
             count={"type": "integer"},
-            seconds=_NUMBER,
-            customer=_TEXT,
+            seconds=NUMBER,
+            customer=TEXT,
         ),
     )
     async def add_fault(request: Request, sent: Sent) -> Response:
@@ -209,18 +213,18 @@ def control_router(simulator: Simulator) -> APIRouter:
         else:
             late = DeliveryFault(cast("DeliveryKind", delivery), count, 5.0 if seconds is None else seconds)
             world.faults.delivery.append(late)
-        return _answer(request, _faults_json(simulator))
+        return answer(request, _faults_json(simulator))
 
     @router.get("/faults", summary="The faults that wait for their call or event")
     async def read_faults() -> Json:
         return _faults_json(simulator)
 
     @router.delete("/faults", summary="Let everything work again")
-    @router.post("/faults/clear", summary="The same, for a button on a page", openapi_extra=_body())
+    @router.post("/faults/clear", summary="The same, for a button on a page", openapi_extra=body())
     async def clear_faults(request: Request) -> Response:
         world.faults.clear()
         simulator.webhooks.release()
-        return _answer(request, _faults_json(simulator))
+        return answer(request, _faults_json(simulator))
 
     return router
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from admin.simulator.entities_features import ActiveEntitlement, EntitlementSummary, Feature, ProductFeature
+from admin.simulator.entities_money import Charge, Dispute, InvoicePayment, Refund
+
 if TYPE_CHECKING:
     from admin.simulator.periods import Interval
     from admin.simulator.wire import Json
@@ -287,4 +290,12 @@ Entity = (
     | PortalConfiguration
     | PortalSession
     | Event
+    | InvoicePayment
+    | Charge
+    | Refund
+    | Dispute
+    | Feature
+    | ProductFeature
+    | ActiveEntitlement
+    | EntitlementSummary
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from admin.simulator.entities import Invoice
+from admin.simulator.payments import Payments
 from admin.simulator.wire import ApiError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Invoicing:
         self._store = store
         self._clock = clock
         self._journal = journal
+        self.payments = Payments(store, clock, journal)
 
     def draft(
         self, subscription: Subscription, reason: str, lines: Sequence[Line], *, finalizes_in: int | None
@@ -90,6 +92,7 @@ class Invoicing:
             invoice.due_date = now + (days_until_due or 30) * 86400
         else:
             invoice.next_payment_attempt = now if invoice.auto_advance else None
+        self.payments.expect(invoice)
         self._journal.say("invoice.finalized", invoice)
 
     def attempt(self, invoice: Invoice) -> bool:
@@ -100,12 +103,18 @@ class Invoicing:
             return True
         invoice.attempts += 1
         invoice.next_payment_attempt = None
+        if customer.card == "fails":
+            self.payments.charge(invoice, succeeds=False)
         return False
 
-    def settle(self, invoice: Invoice) -> None:
-        """An open or uncollectible invoice is paid."""
+    def settle(self, invoice: Invoice, *, out_of_band: bool = False) -> None:
+        """An open or uncollectible invoice is paid; `out_of_band` is by something other than a charge."""
         if invoice.status not in ("open", "uncollectible"):
             raise ApiError(400, f"Invoice is {invoice.status}, so it can't be paid.", code="invoice_not_editable")
+        if out_of_band:
+            self.payments.forgo(invoice)
+        else:
+            self.payments.charge(invoice, succeeds=True)
         invoice.attempts += 1
         invoice.status = "paid"
         invoice.paid_at = int(self._clock.now())
@@ -121,6 +130,7 @@ class Invoicing:
                 f"You can only void open or uncollectible invoices; this one is {invoice.status}.",
                 code="invoice_not_editable",
             )
+        self.payments.forgo(invoice)
         invoice.status = "void"
         invoice.voided_at = int(self._clock.now())
         invoice.next_payment_attempt = None

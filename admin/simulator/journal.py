@@ -21,6 +21,8 @@ from admin.simulator.entities import (
     Product,
     Subscription,
 )
+from admin.simulator.entities_features import ActiveEntitlement, EntitlementSummary, Feature, ProductFeature
+from admin.simulator.entities_money import Charge, Dispute, InvoicePayment, Refund
 from admin.simulator.objects import customer_json, item_json, price_json, product_json, subscription_json
 from admin.simulator.objects_billing import (
     event_json,
@@ -29,6 +31,8 @@ from admin.simulator.objects_billing import (
     portal_session_json,
     session_json,
 )
+from admin.simulator.objects_features import entitlement_json, feature_json, product_feature_json, summary_json
+from admin.simulator.objects_money import charge_json, dispute_json, invoice_payment_json, refund_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,6 +55,7 @@ class Journal:
         self.idempotency_key: str | None = None
         self.on_change: Callable[[Entity], None] = lambda _entity: None
         self.on_event: Callable[[Event], None] = lambda _event: None
+        self.on_said: Callable[[Entity], None] = lambda _entity: None
         self.pending_webhooks: Callable[[str], int] = lambda _event: 0
 
     def render(self, entity: Entity) -> Json:
@@ -74,9 +79,27 @@ class Journal:
             return portal_session_json(entity, base)
         if isinstance(entity, Event):
             return event_json(entity, pending_webhooks=self.pending_webhooks(entity.id))
+        if isinstance(entity, InvoicePayment | Charge | Refund | Dispute):
+            return self._render_money(entity)
+        if isinstance(entity, Feature | ProductFeature | ActiveEntitlement | EntitlementSummary):
+            return self._render_feature(entity)
         found = store.find_item(entity.id)
         assert found is not None  # noqa: S101 - an item lives in its subscription
         return item_json(entity, found[0], store)
+
+    def _render_money(self, entity: InvoicePayment | Charge | Refund | Dispute) -> Json:
+        if isinstance(entity, InvoicePayment):
+            return invoice_payment_json(entity)
+        if isinstance(entity, Charge):
+            return charge_json(entity, self._store.customers[entity.customer])
+        return refund_json(entity) if isinstance(entity, Refund) else dispute_json(entity)
+
+    def _render_feature(self, entity: Feature | ProductFeature | ActiveEntitlement | EntitlementSummary) -> Json:
+        if isinstance(entity, Feature):
+            return feature_json(entity)
+        if isinstance(entity, ProductFeature):
+            return product_feature_json(entity, self._store)
+        return entitlement_json(entity) if isinstance(entity, ActiveEntitlement) else summary_json(entity)
 
     def say(self, kind: str, entity: Entity, previous: Json | None = None) -> Event:
         """Record one event about `entity` as it is now."""
@@ -94,6 +117,7 @@ class Journal:
         self._store.events[event.id] = event
         self.on_change(entity)
         self.on_event(event)
+        self.on_said(entity)
         return event
 
     @contextmanager

@@ -63,6 +63,7 @@ class Pages:
         """Every page."""
         return [
             Route("/", self._guarded(self._front), methods=["GET"]),
+            Route("/customers/{id}", self._guarded(self._customer), methods=["GET"]),
             Route("/c/pay/{id}", self._guarded(self._checkout), methods=["GET"]),
             Route("/c/pay/{id}", self._guarded(self._pay), methods=["POST"]),
             Route("/i/{id}", self._guarded(self._invoice), methods=["GET"]),
@@ -107,6 +108,17 @@ class Pages:
             delivery_faults=self._world.faults.delivery,
             api_kinds=API_KINDS,
             delivery_kinds=DELIVERY_KINDS,
+        )
+
+    async def _customer(self, request: Request) -> Response:
+        store = self._world.store
+        customer = store.get(store.customers, request.path_params["id"])
+        charges = [one for one in reversed(store.charges.values()) if one.customer == customer.id]
+        return self._page(
+            "customer.html",
+            customer=customer,
+            charges=[(one, store.disputes_of(one.id)) for one in charges],
+            entitlements=store.entitlements_of(customer.id),
         )
 
     # Checkout

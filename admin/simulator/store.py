@@ -27,14 +27,16 @@ if TYPE_CHECKING:
         Product,
         Subscription,
     )
+    from admin.simulator.entities_features import ActiveEntitlement, Feature, ProductFeature
+    from admin.simulator.entities_money import Charge, Dispute, InvoicePayment, Refund
     from admin.simulator.wire import Params
 
-Kept = TypeVar("Kept", "Product", "Price", "Customer", "Subscription", "Invoice", "CheckoutSession", "PortalConfiguration", "PortalSession", "Event")  # fmt: skip
+Kept = TypeVar("Kept", "Product", "Price", "Customer", "Subscription", "Invoice", "CheckoutSession", "PortalConfiguration", "PortalSession", "Event", "InvoicePayment", "Charge", "Refund", "Dispute", "Feature", "ProductFeature", "ActiveEntitlement")  # fmt: skip
 EVENTS_KEPT_SECONDS: Final = 30 * 86400
 """Stripe lets events be read for 30 days; a gateway that was away longer must converge without them."""
 
 
-Owned = TypeVar("Owned", "Subscription", "Invoice")
+Owned = TypeVar("Owned", "Subscription", "Invoice", "InvoicePayment", "Charge", "Dispute")
 
 
 class _ByOwner(Generic[Owned]):
@@ -69,8 +71,18 @@ class Store:
         self.portal_configurations: dict[str, PortalConfiguration] = {}
         self.portal_sessions: dict[str, PortalSession] = {}
         self.events: OrderedDict[str, Event] = OrderedDict()
+        self.invoice_payments: dict[str, InvoicePayment] = {}
+        self.charges: dict[str, Charge] = {}
+        self.refunds: dict[str, Refund] = {}
+        self.disputes: dict[str, Dispute] = {}
+        self.features: dict[str, Feature] = {}
+        self.product_features: dict[str, ProductFeature] = {}
+        self.entitlements: dict[str, ActiveEntitlement] = {}
         self._subscriptions_by_customer = _ByOwner(self.subscriptions, lambda one: one.customer)
         self._invoices_by_subscription = _ByOwner(self.invoices, lambda one: one.subscription)
+        self._payments_by_invoice = _ByOwner(self.invoice_payments, lambda one: one.invoice)
+        self._charges_by_invoice = _ByOwner(self.charges, lambda one: one.invoice)
+        self._disputes_by_charge = _ByOwner(self.disputes, lambda one: one.charge)
 
     def new_id(self, prefix: str) -> str:
         """An id that nobody has seen, `cus_…`, `cs_test_…`."""
@@ -113,6 +125,22 @@ class Store:
         """Every invoice of a subscription, oldest first."""
         return self._invoices_by_subscription.of(subscription)
 
+    def payments_of(self, invoice: str) -> list[InvoicePayment]:
+        """Every payment that an invoice was to be paid by, oldest first."""
+        return self._payments_by_invoice.of(invoice)
+
+    def charges_of(self, invoice: str) -> list[Charge]:
+        """Every attempt to take what an invoice asks for, oldest first."""
+        return self._charges_by_invoice.of(invoice)
+
+    def disputes_of(self, charge: str) -> list[Dispute]:
+        """Every dispute of a charge, oldest first."""
+        return self._disputes_by_charge.of(charge)
+
+    def entitlements_of(self, customer: str) -> list[ActiveEntitlement]:
+        """Every feature that a customer has now."""
+        return [one for one in self.entitlements.values() if one.customer == customer]
+
     def price_with_key(self, lookup_key: str) -> Price | None:
         """The price that holds this lookup key now; keys can be moved."""
         return next((price for price in self.prices.values() if price.lookup_key == lookup_key), None)
@@ -133,10 +161,17 @@ class Store:
             self.portal_configurations,
             self.portal_sessions,
             self.events,
+            self.invoice_payments,
+            self.charges,
+            self.refunds,
+            self.disputes,
+            self.features,
+            self.product_features,
+            self.entitlements,
         )
 
     def _noun(self, table: object) -> str:
-        nouns = ("product", "price", "customer", "subscription", "invoice", "checkout.session", "configuration", "portal session", "event")  # fmt: skip
+        nouns = ("product", "price", "customer", "subscription", "invoice", "checkout.session", "configuration", "portal session", "event", "invoice_payment", "charge", "refund", "dispute", "feature", "product_feature", "active_entitlement")  # fmt: skip
         return next(noun for noun, candidate in zip(nouns, self._tables(), strict=True) if candidate is table)
 
 

@@ -27,12 +27,15 @@ _URLS: Final = {
     "price": "/v1/prices/",
     "checkout.session": "/v1/checkout/sessions/",
     "billing_portal.configuration": "/v1/billing_portal/configurations/",
+    "charge": "/v1/charges/",
+    "refund": "/v1/refunds/",
+    "dispute": "/v1/disputes/",
 }
 
 
 def thin_json(event: Event, *, beside_snapshot: bool) -> Json:
     """The notification of an event. Beside a snapshot it names that, so that receivers of both can tell."""
-    kind, identifier = str(event.object["object"]), str(event.object["id"])
+    kind, identifier = str(event.object["object"]), str(event.object.get("id"))
     created = datetime.fromtimestamp(event.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
     request = {"id": event.request, "idempotency_key": event.idempotency_key}
     notification: Json = {

@@ -226,7 +226,7 @@ def test_saying_the_same_again_is_no_event(sim: Running) -> None:
         ("GET", "/v1/subscriptions/%00", 404, "resource_missing"),
         ("GET", "/v1/prices/" + "x" * 3000, 404, "resource_missing"),
         ("POST", "/v1/subscriptions", 400, "parameter_missing"),
-        ("GET", "/v1/charges", 404, None),
+        ("GET", "/v1/payouts", 404, None),
         ("DELETE", "/v1/products/prod_pro", 404, None),
         ("GET", "/v1/customers?created[sideways]=1", 400, "parameter_unknown"),
         ("GET", "/v1/customers?limit=ten", 400, "parameter_invalid_integer"),

@@ -29,6 +29,14 @@ CLASSES: dict[str, type[Any]] = {
     "event": stripe.Event,
     "account": stripe.Account,
     "plan": stripe.Plan,
+    "invoice_payment": stripe.InvoicePayment,
+    "charge": stripe.Charge,
+    "refund": stripe.Refund,
+    "dispute": stripe.Dispute,
+    "entitlements.feature": stripe.entitlements.Feature,
+    "entitlements.active_entitlement": stripe.entitlements.ActiveEntitlement,
+    "entitlements.active_entitlement_summary": stripe.entitlements.ActiveEntitlementSummary,
+    "product_feature": stripe.ProductFeature,
 }
 
 
@@ -47,6 +55,8 @@ def _everything(sim: Running) -> list[dict[str, Any]]:
         return result
 
     client = sim.stripe()
+    feature = client.v1.entitlements.features.create({"name": "Export", "lookup_key": "export"})
+    client.v1.products.features.create("prod_pro", {"entitlement_feature": feature.id})
     session = client.v1.checkout.sessions.create(
         {
             "mode": "subscription",
@@ -57,6 +67,12 @@ def _everything(sim: Running) -> list[dict[str, Any]]:
     sim.pay(str(session.url), email="a@example.com")
     paid = get(f"checkout/sessions/{session.id}?expand[]=line_items&expand[]=subscription.latest_invoice")
     subscription = paid["subscription"]
+    entitlement = get(f"entitlements/active_entitlements?customer={paid['customer']}")["data"][0]
+    payment = get(f"invoice_payments?invoice={subscription['latest_invoice']['id']}")["data"][0]
+    charge = get(f"charges?payment_intent={payment['payment']['payment_intent']}")["data"][0]
+    refund = client.v1.refunds.create({"charge": charge["id"], "amount": 1})
+    sim.control("disputes", charge=charge["id"])
+    summary = get("events?type=entitlements.active_entitlement_summary.updated")["data"][0]["data"]["object"]
     client.v1.subscriptions.pause(subscription["id"])
     portal = client.v1.billing_portal.sessions.create(
         {
@@ -80,6 +96,14 @@ def _everything(sim: Running) -> list[dict[str, Any]]:
         json.loads(str(portal)),
         get("events")["data"][0],
         get(f"subscriptions/{subscription['id']}"),
+        payment,
+        get(f"charges/{charge['id']}"),
+        get(f"refunds/{refund.id}"),
+        get("disputes")["data"][0],
+        get(f"entitlements/features/{feature.id}"),
+        entitlement,
+        summary,
+        get("products/prod_pro/features")["data"][0],
     ]
 
 
@@ -97,6 +121,7 @@ def test_every_field_of_stripes_own_example_is_there(objects: dict[str, dict[str
         "subscription": {"managed_payments", "billing_schedules"},
         "invoice": {"subscription"},
         "checkout.session": {"integration_identifier", "managed_payments"},
+        "charge": {"refunds"},  # only where expanded, since API 2022-11-15
     }
     example = set(json.loads((EXTRACTED / f"{kind}.json").read_text()))
     assert example - set(objects[kind]) - elsewhere.get(kind, set()) == set()
