@@ -53,7 +53,7 @@ async def client(strict: House) -> AsyncIterator[stripe.StripeClient]:
     """Stripe's SDK, as a merchant's own code uses it."""
     http = stripe.HTTPXClient()
     yield stripe.StripeClient(DEFAULT_API_KEY, base_addresses={"api": str(strict.stripe)}, http_client=http)
-    await http.close_async()
+    await http.close_async()  # type: ignore[no-untyped-call]
 
 
 async def subscription_of(client: stripe.StripeClient, customer: str) -> Any:
@@ -64,7 +64,7 @@ async def subscription_of(client: stripe.StripeClient, customer: str) -> Any:
 async def last_charge(client: stripe.StripeClient, subscription: Any) -> Any:
     """By the way that Stripe has left since 2025-03-31: invoice, its payment, that payment's charge."""
     payments = await client.v1.invoice_payments.list_async({"invoice": subscription.latest_invoice})
-    charges = await client.v1.charges.list_async({"payment_intent": payments.data[0].payment.payment_intent})
+    charges = await client.v1.charges.list_async({"payment_intent": str(payments.data[0].payment.payment_intent)})
     return charges.data[0]
 
 

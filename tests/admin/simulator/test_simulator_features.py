@@ -30,7 +30,8 @@ def features(sim: Running, product: str, *keys: str) -> None:
 def subscribed(sim: Running, **more: Any) -> Any:
     client = sim.stripe()
     customer = client.v1.customers.create({})
-    return client.v1.subscriptions.create({"customer": customer.id, "items": [{"price": "price_ent"}], **more})
+    wanted: Any = {"customer": customer.id, "items": [{"price": "price_ent"}], **more}
+    return client.v1.subscriptions.create(wanted)
 
 
 def keys_of(sim: Running, customer: str) -> set[str]:
@@ -61,7 +62,7 @@ def test_entitlements_follow_the_plan_and_end_with_the_subscription(sim: Running
     features(sim, "prod_pro", "reports")
     subscription = subscribed(sim)
     assert keys_of(sim, subscription.customer) == {"sso", "export"}
-    items = [{"id": subscription["items"].data[0].id, "price": "price_pro_monthly"}]
+    items: Any = [{"id": subscription["items"].data[0].id, "price": "price_pro_monthly"}]
     client.v1.subscriptions.update(subscription.id, {"items": items})
     assert keys_of(sim, subscription.customer) == {"reports"}
     client.v1.subscriptions.cancel(subscription.id)

@@ -22,14 +22,14 @@ def sim() -> Iterator[Running]:
 def paying(sim: Running, **more: Any) -> Any:
     client = sim.stripe()
     customer = client.v1.customers.create({"name": "Alice"})
-    return client.v1.subscriptions.create({"customer": customer.id, "items": [{"price": "price_ent"}], **more})
+    wanted: Any = {"customer": customer.id, "items": [{"price": "price_ent"}], **more}
+    return client.v1.subscriptions.create(wanted)
 
 
 def charge_of(sim: Running, subscription: Any) -> Any:
     client = sim.stripe()
     [payment] = client.v1.invoice_payments.list({"invoice": subscription.latest_invoice}).data
-    assert payment.payment.payment_intent
-    return client.v1.charges.list({"payment_intent": payment.payment.payment_intent}).data[0]
+    return client.v1.charges.list({"payment_intent": str(payment.payment.payment_intent)}).data[0]
 
 
 def events_about(sim: Running, kinds: str, charge: str) -> list[Any]:
