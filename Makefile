@@ -17,7 +17,7 @@ SECONDS ?= 300
 COUNT ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock install interpreters clean python campaign mutants clients leaks fuzz differential targets bench
+.PHONY: help run test lint format lock install interpreters clean python campaign mutants clients leaks faults fuzz differential targets bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ clients: $(VENV)/.dev $(CLIENTS_VENV)/.ready ## Run the test suites of requests 
 
 leaks: $(VENV)/.dev ## Send 100,000 requests, most of them left half-way (REQUESTS=), and count what stays behind
 	timeout 1200 $(BIN)/python -m tests.leaks.run --requests $(REQUESTS)
+
+faults: $(VENV)/.dev ## Put a gateway between an API that breaks every rule and callers who leave when they like (MINUTES=)
+	$(BIN)/python -m tests.faults.run --minutes $(MINUTES)
 
 fuzz: $(VENV)/.dev ## Feed mutated bytes to the listener and to the reader of answers (SECONDS=)
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,3 +126,52 @@ async def test_redirects_and_repeated_fields_pass_as_they_are(gateway: Gateway, 
     assert got.status == 307
     assert [(name, value) for name, value in got.headers if name in {"Location", "Set-Cookie", "Vary"}] == fields
     assert len(recorder.taken()) == 1
+
+
+async def test_an_encoded_body_arrives_byte_for_byte_with_its_length_and_etag(
+    gateway: Gateway, recorder: Recorder
+) -> None:
+    body = gzip.compress(b"the same thing again and again " * 1000)
+    fields = [("Content-Encoding", "gzip"), ("ETag", 'W/"a-1"'), ("Content-Length", str(len(body)))]
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    recorder.scripts["/public/encoded"] = says(f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + body)
+    async with await RawClient.connect(gateway.address) as client:
+        got = await client.ask(GET % (b"/public/encoded", 1))  # which never said that it takes gzip
+    assert got.body == body
+    assert got.headers == fields
+
+
+@pytest.mark.parametrize(("method", "status", "times"), [("GET", 200, 2), ("POST", 502, 1)])
+async def test_what_meets_a_connection_that_the_api_closes_is_sent_again_only_where_that_does_no_harm(
+    gateway: Gateway, recorder: Recorder, method: str, status: int, times: int
+) -> None:
+    came = 0
+
+    def script(connection: socket.socket, _: bytes) -> None:
+        nonlocal came
+        came += 1
+        if came > 1:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nagain")
+
+    recorder.scripts["/public/closing"] = script
+    async with await RawClient.connect(gateway.address) as client:
+        assert (await client.ask(GET % (b"/public/x", 1))).status == 200  # leaves a connection that is kept
+        recorder.taken()
+        body = b"Content-Length: 2\r\n\r\nab" if method == "POST" else b"\r\n"
+        got = await client.ask(b"%b /public/closing HTTP/1.1\r\nHost: a\r\n%b" % (method.encode(), body))
+    assert got.status == status
+    assert len(recorder.taken()) == came == times
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [[("X-Long", "x" * 60 * 1024)], [(f"X-{number}", "1") for number in range(200)], [("Location", "/" + "x" * 8192)]],
+    ids=["a field of 60 KiB", "200 fields", "a Location of 8 KiB"],
+)
+async def test_large_heads_of_answers_pass(gateway: Gateway, recorder: Recorder, fields: list[tuple[str, str]]) -> None:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    recorder.scripts["/public/large-head"] = says(f"HTTP/1.1 200 OK\r\n{lines}Content-Length: 2\r\n\r\nok".encode())
+    client = await RawClient.connect(gateway.address, receive_buffer=256 * 1024)
+    async with client:
+        got = await client.ask(GET % (b"/public/large-head", 1))
+    assert (got.status, got.body, got.headers[: len(fields)]) == (200, b"ok", fields)

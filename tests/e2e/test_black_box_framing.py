@@ -1,6 +1,6 @@
 """No framing has two readings: what a caller's bytes become upstream is one request, framed once, or nothing.
 
-The tables hold the spellings of `Transfer-Encoding` and `Content-Length` by which requests were smuggled past others.
+The tables of `tests/support/framings.py` hold the spellings by which requests were smuggled past others.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.framings import DOUBTFUL_CHUNKS, FRAMINGS, LENGTHS
 from tests.support.rawbytes import SMUGGLED, parts_of, statuses_of, unchunked
 from tests.support.stack import Gateway, running_gateway
 
@@ -27,28 +28,6 @@ def gateway(recorder: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture(autouse=True)
 def nothing_recorded_yet(recorder: Recorder) -> None:
     recorder.taken()
-
-
-CHUNKED_NAMES = [
-    *(b"Transfer-Encoding", b"transfer-encoding", b"TRANSFER-ENCODING", b"Transfer_Encoding", b"Transfer-Encoding "),
-    *(b"Transfer-Encoding\t", b" Transfer-Encoding", b"X: y\nTransfer-Encoding", b"X: y\rTransfer-Encoding"),
-    *(b"\x0bTransfer-Encoding", b"Transfer-Encoding\x00", b"Transfer\xadEncoding", b"Transfer-Encodin\xe7"),
-    *(b"Content-Encoding", b"TE", b"X-Transfer-Encoding", b"Transfer-Encoding:", b"\x00Transfer-Encoding"),
-]
-CHUNKED_VALUES = [
-    *(b"chunked", b" chunked", b"\tchunked", b"chunked ", b"chunked\t", b"CHUNKED", b"ChunKed", b"xchunked", b"chunk"),
-    *(b"chunked, identity", b"identity, chunked", b"chunked, chunked", b"gzip, chunked", b", chunked", b"chunked,"),
-    *(b"chunked\x00", b"chunked\x0b", b"\x0bchunked", b'"chunked"', b"'chunked'", b"chunked;q=1", b"chunked\r\n "),
-    *(b"\r\n chunked", b"cow\r\nTransfer-Encoding: chunked", b"\xffchunked", b"chu\xc5\x9fnked", b"identity", b""),
-]  # fmt: skip
-LENGTHS = [
-    *(b"+%d", b"-%d", b" %d", b"%d ", b"%d,%d", b"%d, 0", b"0x%x", b"%d.0", b"%de0", b"%d_0", b"00%d", b"%d;", b"\x0b%d"),
-    *(b"%d\r\n ", b"%d\x00", b"%d\r\nContent-Length: 0", b"0\r\nContent-Length: %d", b"1%d000000000000000000000", b""),
-]  # fmt: skip
-FRAMINGS = {
-    **{f"{name!r}": (name, b"chunked") for name in CHUNKED_NAMES},
-    **{f"{value!r}": (b"Transfer-Encoding", value) for value in CHUNKED_VALUES},
-}
 
 
 def _assert_no_two_readings(recorder: Recorder, statuses: list[int], sent_body: bytes) -> None:
@@ -107,16 +86,7 @@ async def test_a_length_in_any_spelling_is_understood_or_refused(
     _assert_no_two_readings(recorder, await statuses_of(gateway, sent), SMUGGLED)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        *(b"5 \r\nhello\r\n0\r\n\r\n", b"+5\r\nhello\r\n0\r\n\r\n", b"0x5\r\nhello\r\n0\r\n\r\n", b"\r\n5\r\nhello\r\n0\r\n\r\n"),
-        *(b"5\nhello\n0\n\n", b"5\r\nhelloo\r\n0\r\n\r\n", b"5\r\nhello0\r\n\r\n", b"-5\r\nhello\r\n0\r\n\r\n"),
-        *(b"fffffffffffffffff\r\nhello\r\n0\r\n\r\n", b"5_0\r\nhello\r\n0\r\n\r\n", b"5;a=\nb\r\nhello\r\n0\r\n\r\n"),
-        *(b"5;\r\n0\r\nhello\r\n0\r\n\r\n", b"5\r\rhello\r\n0\r\n\r\n", b"5;a\rb\r\nhello\r\n0\r\n\r\n", b";5\r\nhello\r\n0\r\n\r\n"),
-        *(b"5\r\nhello\r\n0\r\nX: y\n\r\n", b"5\r\nhello\r\n0\r\n X: y\r\n\r\n", b"5\r\nhello\r\n0\r\nX y\r\n\r\n"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("body", DOUBTFUL_CHUNKS)
 async def test_chunks_that_could_be_read_otherwise_never_look_whole_upstream(
     gateway: Gateway, recorder: Recorder, body: bytes
 ) -> None:

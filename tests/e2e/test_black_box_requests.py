@@ -15,6 +15,7 @@ import pytest
 from tests.support.rawbytes import SMUGGLED, parts_of, statuses_of, unchunked
 from tests.support.rawclient import RawClient
 from tests.support.stack import Gateway, plain_environment, running_gateway, token_for
+from tests.support.watching import resident_bytes
 
 if TYPE_CHECKING:
     import socket
@@ -209,14 +210,6 @@ async def test_a_caller_who_dies_within_his_body_leaves_no_whole_request_behind(
     client.reset()
     assert await asyncio.to_thread(ended.wait, 10)
     assert b"".join(received) == half
-
-
-def resident_bytes(process: int) -> int:
-    """How much memory a process holds; skips where that can't be read."""
-    status = Path(f"/proc/{process}/status")
-    if not status.exists():
-        pytest.skip("there is no /proc to read the memory of a process from")
-    return int(re.search(r"VmRSS:\s+(\d+) kB", status.read_text())[1]) * 1024  # type: ignore[index]
 
 
 async def test_an_api_that_does_not_read_holds_the_caller_back_and_costs_no_memory(

@@ -41,7 +41,12 @@ def one_answer(dice: random.Random) -> None:
     for to_head in (False, True):
         whole = read_answer([data], to_head=to_head)
         cut = read_answer(pieces(data, dice), to_head=to_head)
-        if whole[2] or cut[2]:  # of a broken one, how much of it was seen before it broke may differ
+        if not whole[2] and not cut[2]:
+            continue  # of a broken one, how much of it was seen before it broke may differ
+        if whole != cut and data[-1:] in {b"\r", b"\n"}:
+            # The parser skips blank lines behind an answer, unless they come later: then nobody uses the connection again.
+            assert read_answer([data[:-1]], to_head=to_head)[:3] == whole[:3] == cut[:3], (data, to_head)
+        else:
             assert whole == cut, (data, to_head)
 
 

@@ -107,7 +107,7 @@ async def _many(gateway: Gateway, count: int, dice: random.Random) -> None:
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
 
 
-async def _settled(gateway: Gateway, files: int | None) -> Held:
+async def settled(gateway: Gateway, files: int | None) -> Held:
     """Once nothing is under way any more; with `files`, once there are no more than these, or in time."""
     deadline = time.monotonic() + 30
     while True:
@@ -122,11 +122,11 @@ async def leftovers(directory: Path, requests: int, seed: int) -> tuple[Held, He
     dice = random.Random(seed)
     async with scripted_upstream(_api) as upstream:
         with running_gateway(directory, upstream=upstream.url) as gateway:
-            idle = await _settled(gateway, None)
+            idle = await settled(gateway, None)
             await _many(gateway, int(requests * WARMING), dice)
-            warm = await _settled(gateway, idle.files + SPARE_FILES)
+            warm = await settled(gateway, idle.files + SPARE_FILES)
             await _many(gateway, int(requests * (1 - WARMING)), dice)
-            end = await _settled(gateway, idle.files + SPARE_FILES)
+            end = await settled(gateway, idle.files + SPARE_FILES)
             assert "Traceback" not in gateway.running.said, gateway.running.said[-4000:]
             # And it is as good as new.
             answers = [await asyncio.to_thread(gateway.status, "/public/ok") for _ in range(100)]
