@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import psycopg
 from sqlalchemy import URL, make_url
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 
 READ_SECONDS: Final = 2.0
 WRITE_SECONDS: Final = 10.0
+
+_MASK: Final = "***"
+_USERINFO: Final = re.compile(r"(://)\S*(?=@)")
+"""Up to the last '@': a password may hold one that should have been escaped."""
+
+_SETTING: Final = re.compile(r"((?:ssl)?password\s*=\s*)(?:'(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)+)", re.IGNORECASE)
+_STANDS_OUT: Final = 8
+"""Characters of which one at least is no letter: shorter ones, and words, stand in sentences that don't mean them."""
 
 
 class LedgerDownError(Exception):
@@ -153,8 +163,18 @@ def first_line(error: BaseException) -> str:
 
 
 def without_secrets(url: URL, text: str) -> str:
-    """`text` with every password of `url` masked."""
-    for secret in (url.password, *(url.query.get(key) for key in ("password", "sslpassword"))):
-        if secret:
-            text = text.replace(str(secret), "***")
+    """`text` without the passwords of `url`: masked where a URL or a connection string holds one, and where one stands out.
+
+    A password that is a word of the sentence, such as the user's name, is told by nothing there, and a mask in its place
+    would be what tells it.
+    """
+    secrets = [str(one) for one in (url.password, *map(url.query.get, ("password", "sslpassword"))) if one]
+    for spelled in (form for secret in secrets for form in (secret, quote(secret, safe=""))):
+        text = text.replace(f":{spelled}@", f":{_MASK}@")  # also one with a blank, at which a URL in a sentence ends
+    for place in (_USERINFO, _SETTING):
+        text = place.sub(rf"\g<1>{_MASK}", text)
+    plain = {str(word) for word in (url.username, url.host, url.database, url.query.get("host")) if word}
+    for secret in secrets:
+        if len(secret) >= _STANDS_OUT and not secret.isalpha() and not any(secret in word for word in plain):
+            text = text.replace(secret, _MASK).replace(quote(secret, safe=""), _MASK)
     return text

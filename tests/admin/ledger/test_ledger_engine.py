@@ -5,12 +5,14 @@ import gc
 import socket
 from contextlib import closing, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from psycopg import conninfo
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import IntegrityError
 
-from admin.ledger.engine import Database, LedgerDownError, normalise_url
+from admin.ledger.engine import Database, LedgerDownError, normalise_url, without_secrets
 from admin.ledger.meta import Meta
 from admin.ledger.opening import LedgerUnavailable, open_database
 from tests.support.ledgers import fresh_postgres, opened
@@ -39,6 +41,45 @@ async def test_a_url_of_another_kind_is_refused_in_a_sentence_that_quotes_no_sec
     assert refused.detail[0].isupper()
     assert refused.detail.endswith(".")
     assert "s3cret" not in refused.detail
+
+
+@pytest.mark.parametrize("password", ["a", "postgres", "connection", "127", "refused", "localhost"])
+async def test_a_password_that_is_a_common_word_leaves_the_sentence_whole(password: str) -> None:
+    plain, worded = [
+        await open_database(f"postgresql://postgres{userinfo}@127.0.0.1:1/postgres")
+        for userinfo in ("", f":{password}")
+    ]
+    assert isinstance(plain, LedgerUnavailable)
+    assert worded == plain
+    assert "PostgreSQL at 127.0.0.1:1 (database postgres) can't be used: connection" in plain.detail
+
+
+@pytest.mark.parametrize(
+    "password", ["a", "postgres", "hunter2", "p@ss word", "it's", 'a"b', "c0rrect-horse", "ab\\'c"]
+)
+@pytest.mark.parametrize(
+    "said",
+    [
+        "can't reach postgresql://ann:{raw}@db/x or postgresql://ann:{quoted}@db/x, sorry",
+        "invalid: postgresql://ann:{quoted}@db/x?sslpassword={quoted}",
+        "host=db password={libpq} user=ann",
+        "host=db sslpassword = {libpq} user=ann",
+    ],
+)
+def test_a_password_is_masked_in_every_place_that_is_one(password: str, said: str) -> None:
+    url = make_url("postgresql://ann@db/x").set(password=password)
+    libpq = conninfo.make_conninfo(password=password).partition("=")[2]
+    text = said.format(raw=password, quoted=quote(password, safe=""), libpq=libpq)
+    masked = without_secrets(url, text)
+    assert masked == said.replace("ann:{raw}", "***").replace("ann:{quoted}", "***").format(quoted="***", libpq="***")
+
+
+def test_a_password_that_stands_out_is_masked_wherever_it_stands() -> None:
+    url = make_url("postgresql://ann@db/x").set(password="c0rrect/horse")
+    text = 'unexpected "c0rrect/horse" and "c0rrect%2Fhorse" in it'
+    assert without_secrets(url, text) == 'unexpected "***" and "***" in it'
+    same = make_url("postgresql://postgres-1@db/x").set(password="postgres-1")
+    assert without_secrets(same, 'for user "postgres-1"') == 'for user "postgres-1"'
 
 
 async def test_a_missing_directory_is_named(tmp_path: Path) -> None:
