@@ -14,7 +14,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from admin.ledger.api_keys import MOST_RUNNING, ApiKeys, KeyLine, NewKey, NotRunning, TooMany
-from admin.operations import LONGEST_NAME, Done, Rejected, format_time, parse_until
+from admin.operations import LONGEST_NAME, Done, Malformed, Rejected, Unavailable, format_time, parse_until
 from policies.api_key import (
     KEY_LENGTH,
     PREFIX,
@@ -32,7 +32,7 @@ from policies.units import parse_duration
 DEFAULT_OVERLAP: Final = "24h"
 LONGEST_OVERLAP_SECONDS: Final = 30 * 86_400
 
-_OFF: Final = Rejected("API keys are off: set auth.api_keys.enabled to true in gateway.yaml.")
+_OFF: Final = Unavailable("API keys are off: set auth.api_keys.enabled to true in gateway.yaml.")
 _FULL: Final = Rejected(
     f"{MOST_RUNNING} keys of this customer are in force, and more are not given: revoke some first."
 )
@@ -106,12 +106,12 @@ class KeyOperations:
         """A new key. `expires` is a duration from now, a date, a UTC time, or None for without end."""
         problem = _problem(customer, name, scopes)
         if problem is not None:
-            return Rejected(problem)
+            return Malformed(problem)
         if not self.enabled:
             return _OFF
         now = self._now()
         expires_at = None if expires is None else parse_until(expires, now)
-        if isinstance(expires_at, Rejected):
+        if isinstance(expires_at, Malformed):
             return expires_at
         key, new = await self._new()
         written = await self._keys.create(
@@ -134,9 +134,9 @@ class KeyOperations:
         try:
             seconds = parse_duration(overlap or DEFAULT_OVERLAP)
         except ValueError as error:
-            return Rejected(f"The overlap {error}.")
+            return Malformed(f"The overlap {error}.")
         if seconds > LONGEST_OVERLAP_SECONDS:
-            return Rejected("The overlap is longer than 30 days: two keys for that long is no rotation.")
+            return Malformed("The overlap is longer than 30 days: two keys for that long is no rotation.")
         now = self._now()
         made, new = await self._new()
         written = await self._keys.rotate(line.id, new, old_until=int(now + seconds), by=by, now=now)
@@ -163,7 +163,7 @@ class KeyOperations:
         """End every key of a customer at once."""
         problem = _problem(customer, "", None)
         if problem is not None:
-            return Rejected(problem)
+            return Malformed(problem)
         ended = await self._keys.revoke_all(customer, by=by, now=self._now())
         if ended.version is None:
             return Rejected(f"{customer} has no key that is in force.")

@@ -25,9 +25,19 @@ LATEST: Final = 253_402_300_799
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Nothing was done; `detail` says what to change."""
+    """Nothing was done; `detail` says what to change. By itself: what was named isn't there, or isn't so."""
 
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed(Rejected):
+    """An argument can't be right, whatever is on record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable(Rejected):
+    """What it takes can't be had: gateway.yaml lacks it, or Stripe can't be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +67,12 @@ class Operations:
         """Give `tier` by hand. `until` is a duration from now, a date, a UTC time, or None for without end."""
         problem = _problem(customer, reason, by)
         if problem is not None:
-            return Rejected(problem)
+            return Malformed(problem)
         ladder = self._ladder()
         if tier not in ladder.names:
             return Rejected(f"{tier[:40]!a} is not a tier of gateway.yaml; it has {', '.join(ladder.names) or 'none'}.")
         end = parse_until(until, self._now()) if until is not None else None
-        if isinstance(end, Rejected):
+        if isinstance(end, Malformed):
             return end
         await self._customers.grant(customer, tier, end, reason, by, self._now())
         return Done(f"{customer} has '{tier}' {'without end' if end is None else f'until {format_time(end)}'}.")
@@ -71,9 +81,9 @@ class Operations:
         """End the customer's grants, all or those of one tier."""
         problem = _problem(customer, reason, by)
         if problem is not None:
-            return Rejected(problem)
+            return Malformed(problem)
         if tier is not None and not tier.isprintable():
-            return Rejected("That is no name of a tier.")
+            return Malformed("That is no name of a tier.")
         revoked = await self._customers.revoke(customer, by, reason, self._now(), tier)
         if revoked.count == 0:
             which = "no running grant" if tier is None else f"no running grant of '{tier}'"
@@ -89,7 +99,7 @@ class Operations:
         """Refuse this customer everything."""
         problem = _problem(customer, reason, by)
         if problem is not None:
-            return Rejected(problem)
+            return Malformed(problem)
         await self._customers.block(customer, reason, by, self._now())
         return Done(f"{customer} is blocked.")
 
@@ -97,7 +107,7 @@ class Operations:
         """Lift the block."""
         problem = customer_problem(customer)
         if problem is not None:
-            return Rejected(f"The customer's name {problem}.")
+            return Malformed(f"The customer's name {problem}.")
         if await self._customers.unblock(customer, self._now()) is None:
             return Rejected(f"{customer} is not blocked.")
         return Done(f"{customer} is no longer blocked.")
@@ -115,16 +125,16 @@ def _problem(customer: str, reason: str, by: str) -> str | None:
     return None
 
 
-def parse_until(text: str, now: float) -> int | Rejected:
+def parse_until(text: str, now: float) -> int | Malformed:
     """UTC seconds of `30d` from now, `2026-12-31` (its end) or `2026-12-31T18:00Z`."""
     end = _end_of(text, now)
     if end is None:
-        return Rejected(
+        return Malformed(
             f"{text[:40]!a} is neither a duration of at most ten years, such as 30d, nor a date such as 2026-12-31."
         )
     if end > LATEST:
-        return Rejected(f"'{text}' is beyond the year 9999; leave it out for a grant without end.")
-    return end if end > now else Rejected(f"'{text}' has passed already: it is {format_time(now)}.")
+        return Malformed(f"'{text}' is beyond the year 9999; leave it out for a grant without end.")
+    return end if end > now else Malformed(f"'{text}' has passed already: it is {format_time(now)}.")
 
 
 def _end_of(text: str, now: float) -> int | None:

@@ -23,7 +23,7 @@ from gateway.cli_rehearse import rehearse
 from gateway.cli_reload import add_reload_verb
 from gateway.cli_serve import add_serving_verbs
 from gateway.cli_stripe import add_stripe_verbs
-from gateway.console import COULD_NOT_START, PROBLEMS, ConfigOption, fail, load_or_fail
+from gateway.console import COULD_NOT_START, PROBLEMS, USAGE, ConfigOption, fail, load_or_fail
 from gateway.loading import LoadedFile, Unreadable, load_file
 from gateway.version import VERSION
 from policies.diagnostics import Diagnostic, Severity, render
@@ -54,7 +54,7 @@ def whole(
         raise typer.Exit
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help() + "\n")
-        raise typer.Exit(2)
+        raise typer.Exit(USAGE)
 
 
 @app.command()
@@ -79,7 +79,7 @@ def check(
 
     loaded = load_file(config, os.environ, run_tests=True)
     if isinstance(loaded, Unreadable):
-        fail(loaded.detail, PROBLEMS)
+        fail(loaded.detail, COULD_NOT_START)
     found = loaded.diagnostics
     if stripe and loaded.ready is not None:
         found = tuple(sorted((*found, *_asked(loaded, config))))
@@ -129,14 +129,17 @@ def token(
         known = [one.issuer for one in loaded.auth.issuers if one.secret is not None]
         if known:
             fail(f"'{issuer}' is not an issuer with a secret; gateway.yaml has {', '.join(known)}.", PROBLEMS)
-        fail("no issuer of gateway.yaml has a secret to sign with; tokens come from your identity provider.", PROBLEMS)
+        fail(
+            "no issuer of gateway.yaml has a secret to sign with; tokens come from your identity provider.",
+            COULD_NOT_START,
+        )
     try:
         seconds = round(parse_duration(lifetime))
     except ValueError as error:
-        fail(f"--lifetime {error}.", 2)
+        fail(f"--lifetime {error}.", USAGE)
     made = mint_development_token(candidates[0], customer=customer, lifetime_seconds=seconds, now=time.time())
     if isinstance(made, MintProblem):
-        fail(made.detail, PROBLEMS)
+        fail(made.detail, USAGE if made.is_malformed else PROBLEMS)
     sys.stdout.write(made + "\n")
 
 
@@ -154,7 +157,7 @@ def main() -> None:
     """The console script. Ctrl-C while it is still loading is a wish to stop, not a fault."""
     if any(argument.encode("utf-8", "replace").decode() != argument for argument in sys.argv):
         sys.stderr.write("gateway: an argument is not valid UTF-8.\n")
-        sys.exit(2)
+        sys.exit(USAGE)
     try:
         app()
     except KeyboardInterrupt:

@@ -1,6 +1,6 @@
 """`gateway explain`: why a request is answered as it is, on the command line.
 
-It decides words and exit codes: 0 whatever the answer is, since the question was answered. The ledger is opened only
+It decides words and exit codes: 0 whatever the answer is, since the question was answered; 1 about a tier that isn't there. The ledger is opened only
 where the answer depends on it, and is left as it is.
 """
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar, cast, get_args
 
 import typer
 
-from gateway.console import COULD_NOT_START, ConfigOption, fail, load_or_fail
+from gateway.console import COULD_NOT_START, PROBLEMS, USAGE, ConfigOption, fail, load_or_fail
 from policies.moments import format_moment, parse_moment
 from policies.routes import RouteTable
 from policies.schema import Config, SupposedStatus
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from policies.supposed import Supposition
 
 T = TypeVar("T")
-USAGE: Final = 2
 _DEFAULT: Final = Path("gateway.yaml")
 
 
@@ -83,7 +82,7 @@ def explain(
     loaded, table = load_or_fail(config, quiet=True)
     found = asyncio.run(explained(loaded, table, asking))
     if isinstance(found, NotExplained):
-        fail(found.detail, USAGE)
+        fail(found.detail, PROBLEMS if found.names_what_is_not_there else USAGE)
     if isinstance(found, str):
         fail(found, COULD_NOT_START)
     if output is Format.JSON:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from admin.operations import Done, format_time
-from gateway.cli_ledger import by_whom, on_ledger
-from gateway.console import PROBLEMS, ConfigOption, fail, show_table
+from gateway.cli_ledger import by_whom, on_ledger, refuse
+from gateway.console import USAGE, ConfigOption, fail, show_table
 
 if TYPE_CHECKING:
     from admin.api_keys import KeyView, Made, NoSuchKey
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Config = Annotated[Path, ConfigOption]
 _DEFAULT = Path("gateway.yaml")
-_USAGE = 2
 
 keys = typer.Typer(help="API keys: what callers may send in place of a token.", no_args_is_help=True)
 
@@ -97,7 +96,7 @@ def revoke(
 ) -> None:
     """End one key at once, or all of a customer's."""
     if (key is None) == (customer is None):
-        fail("name one key by its id, or --customer for all of theirs.", _USAGE)
+        fail("name one key by its id, or --customer for all of theirs.", USAGE)
 
     async def work(session: LedgerSession) -> None:
         if key is not None:
@@ -105,7 +104,7 @@ def revoke(
         else:
             outcome = await session.keys.revoke_all(customer or "", by=by_whom())
         if not isinstance(outcome, Done):
-            fail(outcome.detail, PROBLEMS)
+            refuse(outcome)
         typer.echo(outcome.detail)
 
     on_ledger(config, work)
@@ -115,7 +114,7 @@ def _print_new(made: Made | Rejected | NoSuchKey) -> None:
     from admin.api_keys import Made, ending  # noqa: PLC0415
 
     if not isinstance(made, Made):
-        fail(made.detail, PROBLEMS)
+        refuse(made)
     view: KeyView = made.view
     typer.echo(f"{view.id} of {view.customer}, {ending(view)}. The key is shown this once:", err=True)
     typer.echo(made.text)

@@ -10,14 +10,15 @@ import asyncio
 import getpass
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
-from admin.operations import Done, Rejected, format_time
-from gateway.console import COULD_NOT_START, PROBLEMS, ConfigOption, fail, load_or_fail, show_table
+from admin.operations import Done, Malformed, Rejected, Unavailable, format_time
+from gateway.console import COULD_NOT_START, PROBLEMS, USAGE, ConfigOption, fail, load_or_fail, show_table
 
 if TYPE_CHECKING:
+    from admin.api_keys import NoSuchKey
     from gateway.ledger_session import LedgerSession
 
 T = TypeVar("T")
@@ -53,10 +54,10 @@ def customers(
             typer.echo(view.model_dump_json(indent=2))
             return
         lines = await session.lines(search, limit)
+        if not lines and search:
+            fail(f"there is nothing on record about '{search}'.", PROBLEMS)
         if not lines:
-            typer.echo(
-                f"There is nothing on record about '{search}'." if search else "No customer is on record.", err=True
-            )
+            typer.echo("No customer is on record.", err=True)
             return
         show_table(
             ("CUSTOMER", "TIER", "STATUS", "UNTIL", "STRIPE"),
@@ -117,7 +118,7 @@ def list_events(
     if context.invoked_subcommand is not None:
         return
     if status not in {None, "pending", "done", "ignored", "dead"}:
-        fail(f"--status is pending, done, ignored or dead, not '{status}'.", 2)
+        fail(f"--status is pending, done, ignored or dead, not '{status}'.", USAGE)
 
     async def work(session: LedgerSession) -> None:
         found = await session.records.find_events(status, None, limit)  # type: ignore[arg-type]  # checked above
@@ -171,10 +172,17 @@ def _operate(path: Path, operation: Callable[[LedgerSession], Awaitable[Done | R
     async def work(session: LedgerSession) -> None:
         outcome = await operation(session)
         if isinstance(outcome, Rejected):
-            fail(outcome.detail, PROBLEMS)
+            refuse(outcome)
         typer.echo(outcome.detail)
 
     on_ledger(path, work)
+
+
+def refuse(outcome: Rejected | NoSuchKey) -> NoReturn:
+    """End with what keeps an operation from being done."""
+    if isinstance(outcome, Unavailable):
+        fail(outcome.detail, COULD_NOT_START)
+    fail(outcome.detail, USAGE if isinstance(outcome, Malformed) else PROBLEMS)
 
 
 def on_ledger(path: Path, work: Callable[[LedgerSession], Awaitable[None]]) -> None:

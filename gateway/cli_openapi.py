@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import typer
 
 from gateway.cli_explain import Format, FormatOption
-from gateway.console import COULD_NOT_START, PROBLEMS, fail, load_or_fail
+from gateway.console import COULD_NOT_START, PROBLEMS, USAGE, fail, load_or_fail
 
 if TYPE_CHECKING:
     from policies.openapi import Offered
@@ -40,7 +40,7 @@ def openapi(
 ) -> None:
     """Draft routes from an OpenAPI document or, with --config, name the operations that no route covers."""
     if config is not None and tier is not None:
-        fail("--tier is for drafting; with --config nothing is drafted.", 2)
+        fail("--tier is for drafting; with --config nothing is drafted.", USAGE)
     offered = _offered(document)
     for problem in offered.problems:
         sys.stderr.write(f"gateway: {problem}\n")
@@ -61,7 +61,7 @@ def _offered(document: str) -> Offered:
         read = read_document(document)
         offered = NotOpenApi(read) if isinstance(read, str) else read_operations(read, address=_base(document))
     except ValueError:  # an address that can't be taken apart
-        fail("the address of the document is none.", COULD_NOT_START)
+        fail("the address of the document is none.", USAGE)
     if isinstance(offered, NotOpenApi):
         clause = offered.clause if offered.clause.startswith("it ") else f"it {offered.clause}"
         fail(f"{shown} is no OpenAPI document to read: {clause}.", COULD_NOT_START)

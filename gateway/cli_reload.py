@@ -38,7 +38,7 @@ def reload(config: Annotated[Path, ConfigOption] = Path("gateway.yaml")) -> None
         return
     if status == 401:
         fail("the gateway that runs has another operator token: was it changed? Send it SIGHUP.", COULD_NOT_START)
-    fail(f"not reloaded, nothing has changed: {told.get('detail', f'it answered {status}')}", PROBLEMS)
+    fail(f"not reloaded, nothing has changed: {told['detail']}", PROBLEMS)
 
 
 def _ask(operator: str, token: str) -> tuple[int, dict[str, Any]]:
@@ -51,8 +51,24 @@ def _ask(operator: str, token: str) -> tuple[int, dict[str, Any]]:
             answer = client.post(f"{place}/api/reload", headers={"Authorization": f"Bearer {token}"})
             told = answer.json()
     except (httpx.HTTPError, ValueError) as error:
-        fail(f"no gateway answers at {place} ({type(error).__name__}): is it running?", COULD_NOT_START)
-    return answer.status_code, told if isinstance(told, dict) else {}
+        fail(_unanswered(place, error), COULD_NOT_START)
+    if not isinstance(told, dict) or "detail" not in told or answer.status_code in {404, 405}:
+        fail(f"what answers at {place} (server.operator) is no gateway.", COULD_NOT_START)
+    return answer.status_code, told
+
+
+def _unanswered(place: str, error: Exception) -> str:
+    """The address is the file's: a gateway that was started with another one is still where it was."""
+    import httpx  # noqa: PLC0415
+
+    if isinstance(error, httpx.ConnectError):
+        return (
+            f"no gateway answers at {place}, where server.operator of this file says that it is. Either none runs, or it "
+            "was started with another address: server.operator only changes with a restart."
+        )
+    if isinstance(error, httpx.HTTPError):
+        return f"what is at {place} (server.operator) did not answer ({type(error).__name__}); the log of the gateway says more."
+    return f"what answers at {place} (server.operator) is no gateway."
 
 
 async def _kept_token(config: Config) -> str | None:

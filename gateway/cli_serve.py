@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.console import COULD_NOT_START, ConfigOption, fail, load_candidate, load_or_fail
+from gateway.console import COULD_NOT_START, USAGE, ConfigOption, fail, load_candidate, load_or_fail
+from policies.addresses import parse_http_url, parse_listen
 
 
 def add_serving_verbs(app: typer.Typer) -> None:
@@ -51,6 +52,11 @@ def simulator(
     from gateway.logs import configure_logging  # noqa: PLC0415
     from gateway.serve import run_loop  # noqa: PLC0415
 
+    if listen is not None and isinstance(problem := parse_listen(listen), str):
+        fail(f"--listen {listen} can't be used: it {problem}.", USAGE)
+    for option, url in (("--webhook", webhook), ("--public-url", public_url)):
+        if url is not None and isinstance(wrong := parse_http_url(url), str):
+            fail(f"{option} {url} can't be used: it {wrong}.", USAGE)
     loaded, _ = load_or_fail(config, quiet=True)
     configure_logging()
     ended = run_loop(run_simulator(loaded, listen, webhook, public_url))

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from admin.operations import Rejected
-from gateway.cli_ledger import events, on_ledger
-from gateway.console import PROBLEMS, ConfigOption, bar_on_stderr, fail
+from gateway.cli_ledger import events, on_ledger, refuse
+from gateway.console import COULD_NOT_START, PROBLEMS, USAGE, ConfigOption, bar_on_stderr, fail
 from policies.units import parse_duration
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def sync(
 ) -> None:
     """Fetch subscriptions from Stripe now, of one customer or of all."""
     if (customer is None) is not everybody:
-        fail("name a customer, or say --all for everybody.", 2)
+        fail("name a customer, or say --all for everybody.", USAGE)
 
     async def work(session: StripeSession) -> None:
         if customer is not None:
             outcome = await session.sync(customer)
             if isinstance(outcome, Rejected):
-                fail(outcome.detail, PROBLEMS)
+                refuse(outcome)
             typer.echo(outcome.detail)
             return
         done = 0 if anew else await session.left_off()
@@ -78,7 +78,7 @@ def adopt(
 
     rule = read_rule(match)
     if isinstance(rule, str):
-        fail(f"--match {rule}, not '{match}'.", 2)
+        fail(f"--match {rule}, not '{match}'.", USAGE)
 
     async def work(session: StripeSession) -> None:
         counts, problem = await _adopted(session, rule, write=write)
@@ -89,7 +89,7 @@ def adopt(
             err=not sys.stdout.isatty(),
         )
         if problem is not None:
-            fail(f"Stripe's customers could not all be read: {problem}. Run it again to go on.", PROBLEMS)
+            fail(f"Stripe's customers could not all be read: {problem}. Run it again to go on.", COULD_NOT_START)
         if counts["unfetched"]:
             fail(f"{counts['unfetched']} are linked and could not be fetched; run it again.", PROBLEMS)
         if not write and counts["new"]:
@@ -106,16 +106,16 @@ def backfill(
     try:
         seconds = parse_duration(since)
     except ValueError as error:
-        fail(f"--since {error}.", 2)
+        fail(f"--since {error}.", USAGE)
     if not 0 < seconds <= LONGEST_BACKFILL_SECONDS:
-        fail("--since is at most 30d: Stripe lists events for no longer.", 2)
+        fail("--since is at most 30d: Stripe lists events for no longer.", USAGE)
 
     async def work(session: StripeSession) -> None:
         from admin.stripe.reconcile import NotCaughtUp  # noqa: PLC0415
 
         outcome = await session.backfill(seconds)
         if isinstance(outcome, NotCaughtUp):
-            fail(f"Stripe's events could not be read: {outcome.detail}. Run it again to go on.", PROBLEMS)
+            fail(f"Stripe's events could not be read: {outcome.detail}. Run it again to go on.", COULD_NOT_START)
         typer.echo(f"{outcome.stored} events of the last {since} were missing and are pending now.")
 
     _on_stripe(config, work)
@@ -147,7 +147,7 @@ def _tell(sweep: Sweep) -> None:
     if sweep.stopped_by is not None:
         fail(
             f"stopped after {sweep.done} of {sweep.total}: {sweep.stopped_by}. Run it again to go on from there.",
-            PROBLEMS,
+            COULD_NOT_START,
         )
     typer.echo(f"{sweep.done} Stripe customers fetched, {sweep.repaired} of them were not as Stripe has them.")
     if sweep.failed:
@@ -159,7 +159,7 @@ def _on_stripe(path: Path, work: Callable[[StripeSession], Awaitable[None]]) -> 
     async def on_session(session: LedgerSession) -> None:
         async with session.stripe() as stripe:
             if isinstance(stripe, Rejected):
-                fail(stripe.detail, PROBLEMS)
+                refuse(stripe)
             await work(stripe)
 
     on_ledger(path, on_session)

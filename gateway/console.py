@@ -1,6 +1,11 @@
 """What the command line says and how it ends: sentences to stderr, results to stdout, never a traceback.
 
-Exit codes: 0 fine, 1 problems found, 2 usage, 3 could not start.
+| exit code | |
+|---|---|
+| 0 | done, or answered |
+| 1 | the answer is no: problems were found, or what was named isn't there |
+| 2 | wrong usage: the command line can't be right, whatever the file and the ledger hold |
+| 3 | it could not be done: the file, the ledger, Stripe, a port or a gateway, which it takes, can't be had |
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from policies.routes import RouteTable
 from policies.schema import Config
 
 PROBLEMS: Final = 1
+USAGE: Final = 2
 COULD_NOT_START: Final = 3
 
 ConfigOption: Final = typer.Option("--config", "-c", help="The gateway.yaml to work on.", metavar="FILE")
@@ -36,7 +42,10 @@ def fail(detail: str, code: int = COULD_NOT_START) -> NoReturn:
 
 
 def load_or_fail(path: Path, code: int = COULD_NOT_START, *, quiet: bool = False) -> tuple[Config, RouteTable]:
-    """The configuration at `path`; problems go to stderr, and an error among them ends the command with `code`."""
+    """The configuration at `path`; problems go to stderr, and an error among them ends the command with `code`.
+
+    A file that can't be read at all is no answer, whatever an error in one is: it ends with 3.
+    """
     candidate = load_candidate(path, code, quiet=quiet)
     return candidate.config, candidate.routes
 
@@ -45,7 +54,7 @@ def load_candidate(path: Path, code: int = COULD_NOT_START, *, quiet: bool = Fal
     """As `load_or_fail`, with what it was made from."""
     loaded = load_file(path, os.environ)
     if isinstance(loaded, Unreadable):
-        fail(loaded.detail, code)
+        fail(loaded.detail, COULD_NOT_START)
     if loaded.diagnostics and not (quiet and loaded.ready):
         sys.stderr.write(render(loaded.diagnostics).rstrip("\n") + "\n")
     if loaded.ready is None:

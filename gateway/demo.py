@@ -24,7 +24,7 @@ from admin.simulator import Simulator
 from admin.stripe.account import simulator_address
 from admin.stripe.client import SIMULATOR_BASE, SIMULATOR_KEY_PREFIX
 from gateway.bootstrap import CannotStart
-from gateway.console import fail
+from gateway.console import USAGE, fail
 from gateway.credentials import MintProblem, mint_development_token
 from gateway.reloading import Candidate
 from gateway.serve import serving_gateway, tell_operator_token
@@ -49,7 +49,7 @@ def prepare_demo(upstream: str | None) -> tuple[str, int] | None:
     if key and not key.startswith(SIMULATOR_KEY_PREFIX):
         fail("the demo plays Stripe itself, and STRIPE_SECRET_KEY is set: unset it, or use `gateway run`.")
     if upstream is not None and isinstance(problem := parse_http_url(upstream), str):
-        fail(f"--upstream {upstream} can't be used: it {problem}.", 2)
+        fail(f"--upstream {upstream} can't be used: it {problem}.", USAGE)
     httpbin = None if upstream else _free_place()
     os.environ["UPSTREAM"] = upstream or "http://{}:{}".format(*httpbin or HTTPBIN)
     return httpbin

@@ -117,7 +117,8 @@ class Explainer:
         if asking.supposition is not None:
             facts = suppose(asking.supposition, plan.config.tiers, at)
             if isinstance(facts, Impossible):
-                return NotExplained(f"{facts.message[:1].upper()}{facts.message[1:]}.")
+                detail = f"{facts.message[:1].upper()}{facts.message[1:]}."
+                return NotExplained(detail, names_what_is_not_there=facts.code == "unknown-tier")
             return _vouched(f"made up: {asking.supposition}", rules.derive(facts))
         if asking.customer is not None:
             problem = customer_problem(asking.customer)

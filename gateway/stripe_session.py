@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from admin.ledger.budgets import CallBudgets
-from admin.operations import Done, Rejected
+from admin.operations import Done, Malformed, Rejected, Unavailable
 from admin.stripe.account import AccountProblem, open_account
 from admin.stripe.adoption import Adoption, Report, Rule
 from admin.stripe.budget import Priority
@@ -22,6 +22,7 @@ from admin.stripe.payments import Wanted
 from admin.stripe.reconcile import CaughtUp, EventsCatchUp, NotCaughtUp
 from admin.stripe.shared_budget import SharedBudget, calls_of
 from admin.stripe.sync import CustomerSync, Synced
+from policies.caller import customer_problem
 from policies.entitlement import BillingRules, edge_after
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class StripeSession:
 
     async def sync(self, customer: str) -> Done | Rejected:
         """Fetch one customer, or Stripe customer, now."""
+        problem = customer_problem(customer)
+        if problem is not None:
+            return Malformed(f"The customer's name {problem}.")
         links = await self._ledger.stripe_customers.links_of(self._account.pair, customer)
         named = links or ((customer,) if customer.startswith("cus_") else ())
         if not named:
@@ -53,7 +57,7 @@ class StripeSession:
         for one in named:
             outcome = await self._sync.sync_customer(one, Priority.CUSTOMER)
             if isinstance(outcome, Failed):
-                return Rejected(f"{one} could not be fetched: {outcome.detail}.")
+                return Unavailable(f"{one} could not be fetched: {outcome.detail}.")
         return Done(f"Fetched from Stripe: {', '.join(named)}.")
 
     async def left_off(self) -> int:
@@ -97,10 +101,10 @@ async def open_stripe(
     """The account of `config`, until the block ends. Raises LedgerDownError."""
     account = await open_account(config.billing.stripe, ledger.meta)
     if account is None:
-        yield Rejected(_NO_KEY)
+        yield Unavailable(_NO_KEY)
         return
     if isinstance(account, AccountProblem):
-        yield Rejected(account.detail)
+        yield Unavailable(account.detail)
         return
     rules = BillingRules.of(config.billing)
     async with AsyncExitStack() as stack:

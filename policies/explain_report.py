@@ -32,9 +32,10 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class NotExplained:
-    """Why the question makes no sense, as a sentence."""
+    """Why the question makes no sense, as a sentence. `names_what_is_not_there`: with another file it could make some."""
 
     detail: str
+    names_what_is_not_there: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ from policies.caller import customer_problem
 
 @dataclass(frozen=True, slots=True)
 class MintProblem:
-    """Why no token was made, as a sentence."""
+    """Why no token was made, as a sentence. `is_malformed`: what was asked for can't be, whoever the issuer is."""
 
     detail: str
+    is_malformed: bool = False
 
 
 def mint_development_token(
@@ -43,10 +44,10 @@ def mint_development_token(
     if problems:
         return MintProblem(" ".join(problem.message for problem in problems))
     if not 0 < lifetime_seconds <= LONGEST_LIFETIME_SECONDS:
-        return MintProblem("A token lives at least a second and at most ten years.")
+        return MintProblem("A token lives at least a second and at most ten years.", is_malformed=True)
     problem = customer_problem(customer)
     if problem is not None:
-        return MintProblem(f"The customer's name {problem}.")
+        return MintProblem(f"The customer's name {problem}.", is_malformed=True)
     (rules,) = compiled
     named = rules.customer.claims_for(customer)
     if named is None:

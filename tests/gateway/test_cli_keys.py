@@ -77,10 +77,10 @@ def test_all_of_a_customers_keys_are_revoked_together(tmp_path: Path) -> None:
         (("revoke", "x"), 1, "no id of a key"),
         (("revoke", "--customer", "dora"), 1, "no key that is in force"),
         (("rotate", "gw_000000000000"), 1, "no key gw_000000000000"),
-        (("create", "dora", "--expires", "soon"), 1, "neither a duration"),
-        (("create", "dora", "--scope", "a b"), 1, "scopes"),
-        (("create", "x" * 256), 1, "longer than 255"),
-        (("create", ""), 1, "empty"),
+        (("create", "dora", "--expires", "soon"), 2, "neither a duration"),
+        (("create", "dora", "--scope", "a b"), 2, "scopes"),
+        (("create", "x" * 256), 2, "longer than 255"),
+        (("create", ""), 2, "empty"),
     ],
 )
 def test_what_is_wrong_is_a_sentence_on_stderr(
@@ -94,8 +94,8 @@ def test_what_is_wrong_is_a_sentence_on_stderr(
 def test_where_keys_are_off_none_is_made_and_those_there_are_can_be_ended(tmp_path: Path) -> None:
     key = run(tmp_path, "create", "dora").stdout.strip()
     refused = run(tmp_path, "create", "dora", enabled=False)
-    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert (refused.exit_code, refused.stdout) == (3, "")
     assert "auth.api_keys.enabled" in refused.stderr
-    assert run(tmp_path, "rotate", key[:15], enabled=False).exit_code == 1
+    assert run(tmp_path, "rotate", key[:15], enabled=False).exit_code == 3
     assert run(tmp_path, "list", "dora", enabled=False).stdout.startswith(key[:15])
     assert run(tmp_path, "revoke", key[:15], enabled=False).exit_code == 0

@@ -199,7 +199,6 @@ def test_explain_gives_a_browser_its_page(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["--tier", "pro", "--customer", "alice"], "ask with --token"),
-        (["--tier", "prp"], "There is no tier 'prp'"),
         (["--tier", "pro", "--status", "late"], "--status is one of"),
         (["--tier", "free", "--status", "past_due"], "Nobody on 'free' is 'past_due'"),
         (["--tier", "pro", "--until", "soon"], "--until is not a time"),
@@ -215,6 +214,13 @@ def test_a_question_that_makes_no_sense_is_wrong_usage(tmp_path: Path, words: li
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
+
+
+def test_a_tier_that_the_file_does_not_have_is_named(tmp_path: Path) -> None:
+    result = gateway("explain", "GET", "/v1/x", "--tier", "prp", "--config", written(tmp_path))
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "There is no tier 'prp'" in result.stderr
 
 
 @pytest.mark.parametrize("path", ["/%zz", "/a//b", "/%2e%2e/x", "/a\\b", "/%EF%BC%8F"])

@@ -148,7 +148,7 @@ def test_import_reads_every_page(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
     assert {line[0] for line in lines(desk.run("import", "--match", "metadata:user_id"))} == made
 
 
-def test_import_says_when_stripe_went_away_and_ends_with_1(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_says_when_stripe_went_away_and_ends_with_3(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     made = {desk.new_customer(metadata={"user_id": f"user-{number}"}) for number in range(3)}
     monkeypatch.setattr("admin.stripe.adoption.PAGE_SIZE", 2)
     real = StripeGateway.get
@@ -159,7 +159,7 @@ def test_import_says_when_stripe_went_away_and_ends_with_1(desk: Desk, monkeypat
 
     monkeypatch.setattr(StripeGateway, "get", get)
     gone = desk.run("import", "--match", "metadata:user_id")
-    assert gone.exit_code == 1
+    assert gone.exit_code == 3
     assert len({line[0] for line in lines(gone)} & made) == 2
     assert "could not all be read" in gone.stderr
 
@@ -244,7 +244,7 @@ def test_without_a_key_there_is_nothing_to_fetch(desk: Desk) -> None:
     desk.config.write_text(text, encoding="utf-8")
     for words in (("sync", "--all"), ("import", "--match", "id"), ("events", "backfill", "--since", "1d")):
         refused = desk.run(*words)
-        assert refused.exit_code == 1
+        assert refused.exit_code == 3
         assert "there is no Stripe key" in refused.stderr
 
 
