@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from policies.enforcement import ENFORCED, Enforcement
-from policies.requirement import Access, Requirement
+from policies.requirement import AUTHENTICATED, Access, Requirement
 from policies.rewriting import Rewrite
 from policies.schema import Timeouts
 
@@ -83,7 +83,8 @@ class CompiledRoute:
             self.enforcement.refuses_everybody
             and self.strictness >= other.strictness
             and self.requirement.narrows_as_much_as(other.requirement)
-            and (other.fails_open or not self.fails_open)
+            # Who has a valid token is let through by both while nobody knows their tier.
+            and (other.fails_open or not self.fails_open or other.strictness <= strictness_of(AUTHENTICATED))
         )
 
 

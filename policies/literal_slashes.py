@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from policies.paths import BadTarget, Target, further_readings, unfit
+from policies.paths import BadTarget, Target, early_ends, further_readings, unfit
 from policies.patterns import RESERVED
 from policies.spelling import Ambiguous, Reading, decode_once, furthest_reading, lenient
 
@@ -105,7 +105,11 @@ def _target(raw: bytes, segments: list[str]) -> Target | BadTarget:
             return BadTarget(f"The path {reading.detail}.")
         readings.append(reading)
     folded = tuple(map(lenient, read))
-    return Target(raw, read, has_trailing_slash, folded, further_readings(folded, readings))
+    further = further_readings(folded, readings)
+    ends_early = early_ends(raw, read, readings, _reading)
+    if isinstance(ends_early, BadTarget):
+        return ends_early
+    return Target(raw, read, has_trailing_slash, folded, further, ends_early)
 
 
 def _reading(segment: str) -> Reading | Ambiguous:

@@ -18,10 +18,11 @@ Where a route takes encoded or doubled slashes literally, `policies.literal_slas
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from policies.spelling import Ambiguous, Reading, decode_once, furthest_reading, lenient
+from policies.spelling import ENDS_THE_PATH, Ambiguous, Reading, decode_once, furthest_reading, lenient
 
 # What nearly every request looks like: no escape, no parameters, no segment that ends in a dot or has only dots.
 # Possessive throughout, so the time is linear whatever is sent.
@@ -40,7 +41,8 @@ class Target:
     `raw` is what is forwarded, byte for byte. `segments` have each escape decoded once; `has_trailing_slash` says
     whether one `/` follows them (the path `/` has no segments and a trailing slash). `folded` is what routes with a
     tier compare. `further` are readings of more forgiving servers, where they differ from `folded`: they can only make
-    the answer stricter (see `policies.route_table`).
+    the answer stricter (see `policies.route_table`). `ends_early` are the targets of servers that decode before they
+    look for `?` and `#`: these may have fewer segments, so each is judged by a route of its own.
     """
 
     raw: bytes
@@ -48,6 +50,7 @@ class Target:
     has_trailing_slash: bool
     folded: tuple[str, ...]
     further: tuple[tuple[str, ...], ...] = ()
+    ends_early: tuple[Target, ...] = ()
 
     @property
     def path(self) -> str:
@@ -124,10 +127,42 @@ def _read_segments(raw: bytes, pieces: list[bytes]) -> Target | BadTarget:
         segments.append(segment)
         readings.append(reading)
     folded = tuple(map(lenient, segments))
-    return Target(raw, tuple(segments), has_trailing_slash, folded, further_readings(folded, readings))
+    further = further_readings(folded, readings)
+    ends_early = early_ends(raw, segments, readings, furthest_reading)
+    if isinstance(ends_early, BadTarget):
+        return ends_early
+    return Target(raw, tuple(segments), has_trailing_slash, folded, further, ends_early)
 
 
-def further_readings(folded: tuple[str, ...], readings: list[Reading]) -> tuple[tuple[str, ...], ...]:
+def early_ends(
+    raw: bytes, segments: Sequence[str], readings: Sequence[Reading], read: Callable[[str], Reading | Ambiguous]
+) -> tuple[Target, ...] | BadTarget:
+    """The target up to the first `?` or `#` that one escape hides, and up to the first that several do."""
+    found: list[Target] = []
+    plain = [parts[0] if len(parts := ENDS_THE_PATH.split(name, maxsplit=1)) > 1 else None for name in segments]
+    for ends in (plain, [reading.cut_short for reading in readings]):
+        position = next((position for position, name in enumerate(ends) if name is not None), None)
+        if position is None:
+            continue
+        name = ends[position]
+        last = read(name) if name else None
+        if isinstance(last, Ambiguous):
+            return BadTarget(f"The path {last.detail}.")
+        shorter = (*segments[:position], name) if name else tuple(segments[:position])
+        folded = tuple(map(lenient, shorter))
+        target = Target(
+            raw,
+            shorter,
+            last is None,
+            folded,
+            further_readings(folded, [*readings[:position], *((last,) if last else ())]),
+        )
+        if target not in found:
+            found.append(target)
+    return tuple(found)
+
+
+def further_readings(folded: tuple[str, ...], readings: Sequence[Reading]) -> tuple[tuple[str, ...], ...]:
     """The whole path read furthest, and the path that ends at the first decoded `?` or `#`, where they differ."""
     whole = tuple(reading.name for reading in readings)
     # A route's literal may be written in capitals beyond ASCII, which `folded` keeps.

@@ -22,6 +22,9 @@ public under an open `/**` when `/v1/models` needs a token, and why `/pro%20` is
 Hence, for requests P and Q where some server reads Q as P: what P needs, Q needs at least, or Q's winner was written
 for exactly the spelling of Q and is at least as specific as P's.
 
+**Early ends.** A server that decodes before it looks for `?` and `#` reads `/a%3F/b` as `/a`, with fewer segments: specificity
+says nothing there. Each such target is matched, too, with its own guard, and the winner asks for all that its route asks for.
+
 **Enforcement.** Routes match, and win, as if all were enforced: what `observe` counts is what `on` would refuse. For the
 guard a route that isn't enforced for everybody is as lax as if it asked for nothing, and one that refuses nobody
 guards nothing.
@@ -36,7 +39,7 @@ A path that matches only with other methods is a 405, also where `default` would
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -229,6 +232,10 @@ class RouteTable:
         """
         if isinstance(target, LiteralTarget):
             return self._match_literally(method, host, target)
+        found = self._match(method, host, target)
+        return self._not_less(found, method, host, target.ends_early) if target.ends_early else found
+
+    def _match(self, method: str, host: str, target: Target) -> Outcome:
         trees = self._trees_for(host) if self.hosts else (self.any_host,)
         for tree in trees:
             found = _first(tree.lenient, target.folded, 0, method, target)
@@ -245,13 +252,19 @@ class RouteTable:
             return NO_ROUTE
         return self._guarded(Matched(self.default), trees, method, target)
 
-    def _match_literally(self, method: str, host: str, target: LiteralTarget) -> Matched | BadTarget:
+    def _match_literally(self, method: str, host: str, target: LiteralTarget) -> Outcome:
         """The route of the target as it was sent, asking for no less than that of any other reading."""
         found = self.match(method, host, target.as_sent)
         if not isinstance(found, Matched) or not _keeps(found.route, target):
             return target.otherwise
+        return self._not_less(found, method, host, target.others)
+
+    def _not_less(self, found: Outcome, method: str, host: str, others: Iterable[Target]) -> Outcome:
+        """What was found, asking for no less than the routes of other readings do."""
+        if not isinstance(found, Matched):
+            return found
         route = found.route
-        for reading in target.others:
+        for reading in others:
             other = self.match(method, host, reading)
             if isinstance(other, Matched):
                 route = asking_also(route, other.route)

@@ -34,7 +34,7 @@ _NEVER_IN_A_NAME: Final = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\u2044\u2215\u2216\
 
 # What NFKD makes of a vulgar fraction holds U+2044; only a real separator in the outcome is one.
 _SEPARATOR: Final = re.compile(r"[\x00-\x1f\x7f-\x9f/\\]")
-_ENDS_THE_PATH: Final = re.compile(r"[?#]")
+ENDS_THE_PATH: Final = re.compile(r"[?#]")
 _ESCAPED_DOT: Final = re.compile(r"%2[Ee]")
 _ASCII_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
@@ -77,7 +77,7 @@ def furthest_reading(segment: str) -> Reading | Ambiguous:
         name = text.partition(";")[0]
         if _is_no_name(name):
             return Ambiguous("has a segment that some servers read as '.', '..' or nothing")
-        shorter = _ENDS_THE_PATH.split(name, maxsplit=1)[0]
+        shorter = ENDS_THE_PATH.split(name, maxsplit=1)[0]
         if shorter and _is_no_name(shorter):
             return Ambiguous("has a segment that some servers read as '.' or '..'")
         if _ESCAPE.search(text) is None:

@@ -15,7 +15,7 @@ from tests.support.route_tables import route, table_of
 from tests.targets.run import nginx_is_here, search
 from tests.targets.servers import Readings, nginx_reads, starlette_reads
 
-SEEDS = range(1500)
+SEEDS = range(1000)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ SEGMENTS = ("a", "A", "b", "B", "ab", "é", "É")
 SENT = (*SEGMENTS, "a;x", "A;", "b ", "%61", "%2561", "b.", "a?b", "\uff21", "z")
 METHODS = ("GET", "HEAD", "POST", "PUT")
 HOSTS = ("h.test", "g.test")
+DEFAULTS = {"public": 0, "authenticated": 1, "pro": 3}
 EVERY_COMMON = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
@@ -173,7 +174,7 @@ def reference(config: Config, method: str, host: str, target: Target) -> Verdict
         return Verdict(None, allow_of([route for _, route, _ in matching]))
     elif config.default == "deny":
         return Verdict(None)
-    least = {"public": 0, "authenticated": 1, "pro": 3}[config.default] if winner is None else strictness(winner[1])
+    least = DEFAULTS[config.default] if winner is None else strictness(winner[1])
     guarding = [(at, route) for at, route in here if guards(route, target)]
     best = -1 if winner is None else winner[0]
     for at, route in sorted(guarding, key=lambda each: shape(each[1])):
@@ -181,8 +182,11 @@ def reference(config: Config, method: str, host: str, target: Target) -> Verdict
         is_more_specific |= winner is not None and shape(route) == shape(winner[1]) and not winner_is_spelled
         if is_the_choice(route, guarding, method) and is_more_specific and strictness(route) > least:
             best, least = at, strictness(route)
-    if winner is None and guarding and all(admits(route, method) is None for _, route in guarding):
-        return Verdict(None, allow_of([route for _, route in guarding]))
+    if best == -1:
+        every = [route for _, route in guarding]
+        for alike in (every, [route for route in every if is_lenient(route)]):
+            if alike and all(admits(route, method) is None for route in alike):
+                return Verdict(None, allow_of(alike))
     return Verdict(best)
 
 
@@ -205,11 +209,24 @@ def verdict_of(outcome: Compilation, method: str, host: str, target: Target) -> 
     return Verdict(None, found.allow if isinstance(found, MethodNotAllowed) else ())
 
 
+def asked_of(outcome: Compilation, method: str, host: str, target: Target) -> int | None:
+    """How much is asked, whoever asks it."""
+    assert outcome.table is not None
+    found = outcome.table.match(method, host, target)
+    return found.route.assured if isinstance(found, Matched) else None
+
+
 def strictness_at(config: Config, verdict: Verdict) -> object:
     """Among guards of one strictness the reference has no favourite: then the verdict is compared by what it asks."""
     if verdict.index is None:
         return verdict
     return config.default if verdict.index == -1 else strictness(config.routes[verdict.index])
+
+
+def strictness_of(config: Config, verdict: Verdict) -> int | None:
+    if verdict.index is None:
+        return None
+    return DEFAULTS[config.default] if verdict.index == -1 else strictness(config.routes[verdict.index])
 
 
 @settings(max_examples=250, deadline=None)
@@ -226,6 +243,10 @@ def test_the_winner_is_that_of_a_slow_and_obvious_matcher(
         if ours != expected:
             assert strictness_at(config, ours) == strictness_at(config, expected), (raw, ours, expected)
             assert not matches_at_all(config, ours, target), (raw, ours, expected)
+        shorter = (reference(config, method, host, each) for each in target.ends_early)
+        asked = [strictness_of(config, verdict) for verdict in (expected, *shorter)]
+        known = None if asked[0] is None else max(each for each in asked if each is not None)
+        assert asked_of(outcome, method, host, target) == known, raw
 
 
 def matches_at_all(config: Config, verdict: Verdict, target: Target) -> bool:

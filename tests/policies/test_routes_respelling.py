@@ -50,7 +50,7 @@ wild = st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: "/" + "
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.one_of(respelled, slashed, wild), st.sampled_from(("GET", "POST")))
 @example("/V1/Reports/7", "GET")
 @example("/v1;x=1/reports/7", "GET")
@@ -75,6 +75,9 @@ wild = st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: "/" + "
 @example("/v1/report%c5%bf%2F7", "GET")
 @example("/pro;%2Fx", "GET")
 @example("/x%2F/7", "GET")
+@example("/7%3Fx/free", "GET")
+@example("/7%253Fx/free%23", "GET")
+@example("/models%2f%253fsign%23", "GET")
 @example("/v1;%2F%2f7%23/Export%3fx%2fsign", "GET")
 def test_no_server_reads_what_was_let_through_as_a_path_that_needs_more(
     table: RouteTable, raw: str, method: str
@@ -148,3 +151,19 @@ def test_the_guard_never_takes_a_path_from_an_open_route_written_for_it() -> Non
     assert asked(table, "/v1/reports/sample", "GET")[0] == 0
     assert asked(table, "/v1/reports/Sample", "GET")[0] == 3
     assert asked(table, "/v1/reports/sample/", "GET")[0] == 3
+
+
+@pytest.mark.parametrize("raw", ["/paid%3Fx/y", "/paid%253Fx/y", "/paid%23/y", "/paid;%3f/y", "/paid%EF%BC%9Fx/y"])
+def test_a_path_whose_end_an_escape_hides_asks_for_what_the_shorter_path_asks_for(raw: str) -> None:
+    for table in (
+        table_of(route("/**", tier="pro"), route("/{x}/{y}")),
+        table_of(route("/{x}/{y}"), default="pro"),
+        table_of(route("/{x}", tier="pro", scopes=("paid",)), route("/{x}/{y}", access="authenticated")),
+    ):
+        assert asked(table, raw, "GET")[0] == 3
+        assert asked(table, "/open/y", "GET")[0] < 3
+
+
+def test_a_hidden_end_behind_nothing_that_can_be_seen_is_refused() -> None:
+    assert asked(table_of(route("/**")), "/%E2%80%8B%3Fx", "GET")[0] == REFUSED
+    assert asked(table_of(route("/**")), "/x/%3Fx", "GET")[0] == 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from policies.paths import Target
+from policies.literal_slashes import read_literally
+from policies.paths import BadTarget, Target, read_target
 from policies.routes import CompiledRoute, Matched, MethodNotAllowed, RouteTable
 from tests.support.route_tables import route, table_of
 
@@ -20,6 +23,16 @@ PAID = (
     route("/v1/Export", tier="pro", methods=("GET",)),
     route("/v1/models", access="authenticated"),
     route("/admin/**", access="authenticated"),
+)
+NARROWED = (
+    route("/pro/**", tier="pro", scopes=("pro:read",)),
+    route("/v1/reports/{id}", access="authenticated", scopes=("reports:read",)),
+    route("/v1/reports/all", tier="pro", claims={"org_role": ("admin",)}),
+    route("/v1/{thing}/sign", access="authenticated", scopes=("sign",)),
+    route("/v1/Export", tier="pro", methods=("GET",), scopes=("export",)),
+    route("/v1/models", access="authenticated"),
+    route("/admin/**", tier="enterprise", claims={"org_role": ("owner",)}),
+    route("/admin/{x}", tier="free", claims={"org_role": ("admin", "owner")}),
 )
 LITERAL: Final[dict[str, Any]] = {"encoded_slash": "literal", "double_slash": "literal"}
 TABLES: dict[str, RouteTable] = {
@@ -39,6 +52,23 @@ TABLES: dict[str, RouteTable] = {
         route("/v1/**", access="authenticated", **LITERAL),
         route("/{a}/{b}/{c}/{d}/**", tier="enterprise", double_slash="literal"),
         default="authenticated",
+    ),
+    "scopes": table_of(*NARROWED, default="public"),
+    "scopes on /**": table_of(*NARROWED, route("/**", access="authenticated", scopes=("other",)), route("/{x}/{y}/**")),
+    "scopes, literal": table_of(
+        *(one.model_copy(update=LITERAL) for one in NARROWED),
+        route("/**", access="authenticated", scopes=("other",), **LITERAL),
+        route("/{a}/{b}", tier="pro", **LITERAL),
+    ),
+    "shares, literal": table_of(
+        *(one.model_copy(update=LITERAL) for one in PAID),
+        route("/{x}/**", tier="enterprise", enforce="50%", **LITERAL),
+        route("/{x}/{y}/{z}", tier="pro", on_unavailable="allow", **LITERAL),
+    ),
+    "shares of what is paid": table_of(
+        *(one.model_copy(update={"enforce": "30%"}) if one.tier else one for one in PAID),
+        route("/{x}/{y}/**", access="authenticated"),
+        default="pro",
     ),
     "literal, also what is paid": table_of(*(one.model_copy(update=LITERAL) for one in PAID), route("/**", **LITERAL)),
 }
@@ -93,9 +123,18 @@ def random_target(chance: random.Random) -> str:
     return "/" + slash.join(segments) + chance.choice(ENDS)
 
 
+@lru_cache(maxsize=65_536)
+def _read(raw: str, *, literally: bool) -> Target | BadTarget:
+    """`RouteTable.read`, once for all tables that read alike."""
+    if not literally:
+        return read_target(raw.encode())
+    target = _read(raw, literally=False)
+    return read_literally(raw.encode(), target) if isinstance(target, BadTarget) else target
+
+
 def asked(table: RouteTable, raw: str, method: str) -> tuple[int, CompiledRoute | None]:
     """How much the gateway asks for this path; a refusal is more than any tier."""
-    target = table.read(raw.encode())
+    target = _read(raw, literally=table.reads_literally)
     if not isinstance(target, Target):
         return REFUSED, None
     outcome = table.match(method, "gw.test", target)
@@ -104,31 +143,44 @@ def asked(table: RouteTable, raw: str, method: str) -> tuple[int, CompiledRoute 
 
 def asks_too_little(table: RouteTable, raw: str, reading: str, method: str = "GET") -> str | None:
     """Why a server that makes `reading` of `raw` would hand out more than was asked for; None where it doesn't."""
-    given_for, judge = asked(table, raw, method)
-    if given_for == REFUSED or reading == raw:
-        return None
-    needed, needy = asked(table, reading, method)
-    if needy is None:
-        # Nobody's to protect, unless it has a route for other methods: that was not to fall to the default.
-        if judge is None or judge.index >= 0 or not has_route(table, reading):
-            return None
-        return f"{raw} fell to the default, and {reading} has a route"
-    if needed <= given_for or is_own_word(judge, needy, raw):
-        return None
-    return f"{raw} was judged by {judge}, and {reading} is for {needy}"
+    return next(ask_too_little(table, raw, (reading,), method), None)
+
+
+def ask_too_little(table: RouteTable, raw: str, readings: Iterable[str], method: str) -> Iterator[str]:
+    """`asks_too_little` for each reading of one path, which is itself judged once."""
+    judge = asked(table, raw, method)[1]
+    if judge is None:
+        return
+    for reading in readings:
+        if reading == raw:
+            continue
+        needy = asked(table, reading, method)[1]
+        if needy is None:
+            # Nobody's to protect, unless it has a route for other methods: that was not to fall to the default.
+            if judge.index < 0 and has_route(table, reading):
+                yield f"{method} {raw} fell to the default, and {reading} has a route"
+        elif not judge.asks_as_much_as(needy) and not is_own_word(judge, needy, raw, reading):
+            yield f"{method} {raw} was judged by {judge}, and {reading} is for {needy}"
 
 
 def has_route(table: RouteTable, raw: str) -> bool:
-    target = table.read(raw.encode())
+    target = _read(raw, literally=table.reads_literally)
     return isinstance(target, Target) and isinstance(table.match("DELETE", "gw.test", target), MethodNotAllowed)
 
 
-def is_own_word(judge: CompiledRoute | None, needy: CompiledRoute, raw: str) -> bool:
-    """Whether the operator wrote a route for exactly this spelling that is at least as specific as the other."""
-    if judge is None or judge.index < 0 or judge.specificity > needy.specificity:
+def is_own_word(judge: CompiledRoute, needy: CompiledRoute, raw: str, reading: str) -> bool:
+    """Whether the operator wrote a route for exactly this spelling that is at least as specific as the other.
+
+    Of paths with different numbers of segments none is more specific.
+    """
+    if judge.index < 0 or judge.specificity > needy.specificity or _length(raw) != _length(reading):
         return False
     segments = [unquote(piece) for piece in raw.split("/")[1:]]
     literals = [piece for piece in judge.pattern.split("/")[1:] if piece != "**"]
     return all(
         literal.startswith("{") or literal == segment for literal, segment in zip(literals, segments, strict=False)
     )
+
+
+def _length(raw: str) -> int:
+    return raw.removesuffix("/").count("/")

@@ -15,22 +15,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from policies.paths import Target, read_target
 from tests.support.normalisers import MODELS
-from tests.support.respelling import TABLES, asks_too_little, random_target
+from tests.support.respelling import TABLES, ask_too_little, asked, random_target
 from tests.targets.servers import Readings, nginx_reads, starlette_reads
 
 BATCH: Final = 1000
+METHODS: Final = ("GET", "POST")
 
 
 @dataclass(slots=True)
 class Tally:
-    """What came of it; `faults` must stay empty. `readings` counts those that differ from what was sent."""
+    """What came of it; `faults` must stay empty.
+
+    `let_through` are those that some table forwards; `readings` counts those that differ from what was sent.
+    """
 
     sent: int = 0
     let_through: int = 0
@@ -51,28 +55,36 @@ def search(
 ) -> Tally:
     """One target for each seed."""
     tally = Tally()
-    for start in range(seeds.start, seeds.stop, BATCH):
-        batch = [random_target(random.Random(seed)) for seed in range(start, min(start + BATCH, seeds.stop))]
-        tally.sent += len(batch)
-        passed = [raw for raw in batch if isinstance(read_target(raw.encode()), Target)]
-        tally.let_through += len(passed)
-        read = [server(passed) for server in servers]
-        for position, raw in enumerate(passed):
-            readings = {reading for server in read for reading in server[position]}
-            if models:
-                readings.update(model(raw) for model in MODELS)
-            readings.discard(raw)
-            tally.readings += len(readings)
-            tally.faults += [
-                f"{name}: {fault}"
-                for name, table in TABLES.items()
-                for reading in sorted(readings)
-                for method in ("GET", "POST")
-                if (fault := asks_too_little(table, raw, reading, method)) is not None
-            ]
-        if tally.faults or enough():
-            break
+    with ThreadPoolExecutor(max_workers=max(1, len(servers))) as pool:
+        for start in range(seeds.start, seeds.stop, BATCH):
+            batch = [random_target(random.Random(seed)) for seed in range(start, min(start + BATCH, seeds.stop))]
+            tally.sent += len(batch)
+            passed = [raw for raw in dict.fromkeys(batch) if _is_let_through(raw)]
+            tally.let_through += len(passed)
+            read = list(pool.map(lambda server, paths=passed: server(paths), servers))
+            for raw, *readings in zip(passed, *read, strict=True):
+                _judge(raw, {one for each in readings for one in each}, tally, models=models)
+            if tally.faults or enough():
+                break
     return tally
+
+
+def _is_let_through(raw: str) -> bool:
+    return any(asked(table, raw, method)[1] is not None for table in TABLES.values() for method in METHODS)
+
+
+def _judge(raw: str, readings: set[str], tally: Tally, *, models: bool) -> None:
+    """Every reading of one path, with each table."""
+    if models:
+        readings.update(model(raw) for model in MODELS)
+    readings.discard(raw)
+    tally.readings += len(readings)
+    tally.faults += [
+        f"{name}: {fault}"
+        for name, table in TABLES.items()
+        for method in METHODS
+        for fault in ask_too_little(table, raw, sorted(readings), method)
+    ]
 
 
 def main() -> None:

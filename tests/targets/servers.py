@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import socket
-import threading
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
 from tests.differential.run import running_nginx
 from tests.support.normalisers import encoded
-from tests.support.stack import eventually
 
 NGINX: Final = """\
 daemon off;
@@ -53,24 +47,18 @@ def nginx_reads(directory: Path) -> Iterator[Readings]:
 @contextmanager
 def starlette_reads() -> Iterator[Readings]:
     """What Starlette's routes are matched against, and what an app finds in `request.url.path`, on uvicorn."""
-
-    async def told(request: Request) -> Response:
-        scope_path = request.scope["path"].encode("utf-8", "surrogateescape")
-        return Response(scope_path + b"\n" + request.url.path.encode("utf-8", "surrogateescape"))
-
-    app = Starlette(routes=[Route("/{path:path}", told)])
-    config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", proxy_headers=False)
-    server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
+        address = listener.getsockname()
+        uvicorn = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "--fd", str(listener.fileno()), "--no-access-log", "--lifespan", "off",
+             "--no-proxy-headers", "--log-level", "error", "tests.targets.starlette_app:app"],
+            pass_fds=(listener.fileno(),), stdin=subprocess.DEVNULL,
+        )  # fmt: skip
         try:
-            eventually(lambda: server.started)
-            address = listener.getsockname()
             yield lambda paths: [_both(body) for body in _answers(address, paths)]
         finally:
-            server.should_exit = True
-            thread.join(10)
+            uvicorn.terminate()
+            uvicorn.wait(10)
 
 
 def _both(body: bytes) -> list[str]:
