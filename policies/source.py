@@ -152,6 +152,8 @@ class _Reader:
         hint = ""
         if "${" in f"{before}{here}" and any(bracket in before.replace("${", "") for bracket in "[{"):
             hint = "; inside [ ] and { } a ${…} needs quotes"
+        elif here == "{" and "while parsing a flow" in str(problem.context):
+            hint = "; inside [ ] and { } a text with a { in it, such as a path, needs quotes"
         elif here in {"@", "`", "%"} or "alias" in str(problem.context):
             hint = "; a text that begins so needs quotes"
         elif "mapping values" in what:

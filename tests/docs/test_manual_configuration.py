@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -143,12 +144,72 @@ def test_the_reference_names_the_default_that_is_used(key: str, where: tuple[typ
         assert "`" not in shown
 
 
-def test_the_example_is_the_one_of_the_design() -> None:
-    block = DESIGN.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+EXAMPLE = ROOT / "docs" / "example.gateway.yaml"
+ALTERNATIVE = re.compile(r"^( +)# ((\w+): .*?) +# (?:in place of (\w+)|with https targets).*$", re.MULTILINE)
 
-    first, _, rest = (ROOT / "docs" / "example.gateway.yaml").read_text(encoding="utf-8").partition("\n")
-    assert first == "# yaml-language-server: $schema=gateway.schema.json"
-    assert rest == block
+
+def extends(more: Any, less: Any) -> bool:
+    """Whether `more` says all that `less` says: keys may be added to it, and entries at the end of its lists of mappings."""
+    if isinstance(less, dict):
+        return isinstance(more, dict) and all(key in more and extends(more[key], less[key]) for key in less)
+    if isinstance(less, list) and any(isinstance(one, dict) for one in less):
+        return len(more) >= len(less) and all(extends(*pair) for pair in zip(more, less, strict=False))
+    return bool(more == less)
+
+
+def test_the_example_says_all_that_the_one_of_the_design_says() -> None:
+    block = DESIGN.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    example = EXAMPLE.read_text(encoding="utf-8")
+
+    assert example.partition("\n")[0] == "# yaml-language-server: $schema=gateway.schema.json"
+    assert extends(yaml.safe_load(example), yaml.safe_load(block))
+    assert not extends(yaml.safe_load(example.replace("tier: pro", "tier: enterprise")), yaml.safe_load(block))
+
+
+def with_alternative(match: re.Match[str]) -> str:
+    """The example with this comment's key in force, instead of the one whose place it takes."""
+    text = EXAMPLE.read_text(encoding="utf-8").replace(match[0], match[1] + match[2])
+    if match[4] is None:
+        return text.replace("[http://127.0.0.1:9000]", "[https://127.0.0.1:9000]")
+    return re.sub(rf"^ +{match[4]}: .*\n", "", text, count=1, flags=re.MULTILINE)
+
+
+def examples() -> dict[str, str]:
+    """The example as it stands, and once for each key that only a comment holds."""
+    alternatives = ALTERNATIVE.finditer(EXAMPLE.read_text(encoding="utf-8"))
+    return {"": EXAMPLE.read_text(encoding="utf-8")} | {match[3]: with_alternative(match) for match in alternatives}
+
+
+@pytest.mark.parametrize("text", examples().values(), ids=examples())
+def test_the_example_has_nothing_against_it_with_what_its_comments_offer_either(text: str) -> None:
+    algorithms = "algorithms: [HS256]" if "\n      secret: " in text else "algorithms: [RS256]"
+    environ = ENVIRON | {"TOKEN_SECRET": ENVIRON["GATEWAY_TOKEN_SECRET"]}
+    loaded = load(
+        text.replace("algorithms: [RS256]", algorithms), file="x", environ=environ, read_file=lambda _path: PUBLIC_KEY
+    )
+
+    assert loaded.diagnostics == ()
+    assert loaded.config is not None
+    table = compile_routes(loaded.config).table
+    assert table is not None
+    assert list(unmet_expectations(loaded.config, table)) == []
+
+
+def holds(tree: Any, key: list[str]) -> bool:
+    """Whether this key of the reference stands in `tree`: `NAME` is any key, `[]` any entry."""
+    if not key:
+        return True
+    name, is_list = key[0].removesuffix("[]"), key[0].endswith("[]")
+    if name == "NAME":
+        return any(holds(inner, key[1:]) for inner in tree.values())
+    if not isinstance(tree, dict) or name not in tree:
+        return False
+    return any(holds(entry, key[1:]) for entry in tree[name]) if is_list else holds(tree[name], key[1:])
+
+
+@pytest.mark.parametrize("key", keys_of(Config))
+def test_the_example_has_every_key(key: str) -> None:
+    assert any(holds(yaml.safe_load(text), key.split(".")) for text in examples().values())
 
 
 def test_the_demos_configuration_has_nothing_against_it() -> None:
@@ -161,8 +222,6 @@ def test_the_demos_configuration_has_nothing_against_it() -> None:
 
 
 def test_the_environment_table_names_every_variable_of_the_demo_and_the_example() -> None:
-    import re
-
     used = {
         name
         for file in (ROOT / "gateway.yaml", ROOT / "docs" / "example.gateway.yaml")
