@@ -5,6 +5,7 @@ It decides when an exchange is over, how it ended (`gateway.upstream.outcome`) a
 - no connection to a target: the next target gets it, since nothing was sent (RFC 9110, section 9.2.2);
 - a connection that had rested ends without a byte of an answer: once more on a fresh one, if the request has no body
   and is idempotent. The upstream closed it while the request was on its way, and nobody can tell whether it was read;
+- the upstream says that it did nothing about the request: once more, if it has no body, or all that was sent of it is kept;
 - anything else: never.
 
 It must never
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from gateway.upstream.carrier import Answer, Carrier
+    from gateway.upstream.kept_body import KeptBody
     from gateway.upstream.opening import Opening
     from gateway.upstream.outcome import Receive, Scope, Send
     from gateway.upstream.places import Places, Ticket
@@ -63,6 +65,7 @@ class Exchange:
         "_connecting",
         "_connection",
         "_head",
+        "_kept",
         "_left",
         "_loop",
         "_opening",
@@ -88,7 +91,9 @@ class Exchange:
         receive: Receive,
         send: Send,
         opening: Opening | None = None,
+        kept: KeptBody | None = None,
     ) -> None:
+        self._kept = kept
         self._places = places
         self._opening = opening
         self._head = head
@@ -164,6 +169,8 @@ class Exchange:
                 return outcome
             connection.abort()
             self._connection = None
+            if self._kept is not None:
+                await self._begin_again(self._kept)
         opened = await self._open(pool)
         if opened is None or self._left:
             return self._left_outcome()
@@ -174,6 +181,17 @@ class Exchange:
         outcome = await self._converse(opened, pool)
         self._judge(pool, opened, outcome)
         return outcome
+
+    async def _begin_again(self, kept: KeptBody) -> None:
+        """Take the body from its beginning once more. What has been received and not yet sent is among what is kept."""
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.cancel()
+            await asyncio.wait((pump,))
+        self._uploading = False
+        self._answer_due_at = None
+        self._bytes_received = 0
+        kept.rewind()
 
     def _let_go(self, pool: Pool) -> None:
         """Of the connection and of the place, however it went."""
@@ -186,13 +204,11 @@ class Exchange:
 
     def _may_repeat(self, connection: Carrier, outcome: Outcome) -> bool:
         """Whether a connection that had rested was at its end, and the request does no harm if it was read after all."""
-        return (
-            isinstance(outcome, UpstreamFailure)
-            and not connection.timed_out
-            and connection.reader is not None
-            and connection.reader.untouched
-            and (self._head.repeatable or (self._head.length == 0 and connection.reader.unprocessed))
-        )
+        reader = connection.reader
+        if not isinstance(outcome, UpstreamFailure) or connection.timed_out or reader is None or not reader.untouched:
+            return False
+        all_is_kept = self._kept.is_whole if self._kept is not None else self._head.length == 0
+        return self._head.repeatable or (reader.unprocessed and all_is_kept)
 
     def _judge(self, pool: Pool, connection: Carrier, outcome: Outcome) -> None:
         """What this says of the target. An upstream that ends before a slow caller's body does has done nothing wrong."""

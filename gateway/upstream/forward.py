@@ -18,6 +18,7 @@ from gateway.upstream.exchange import Exchange
 from gateway.upstream.headers import HeaderRules
 from gateway.upstream.health import HealthChecks
 from gateway.upstream.http2_pool import Http2Pool
+from gateway.upstream.kept_body import KeptBody
 from gateway.upstream.outcome import request_target
 from gateway.upstream.places import Places
 from gateway.upstream.pool import Pool
@@ -141,15 +142,17 @@ class Upstreams:
         head = request_head(scope["method"], request_target(scope) if target is None else target, headers)
         if opening is not None:
             head = head._replace(accept=opening.accept)
+        kept = KeptBody(receive) if ready.settings.http2 and head.length != 0 else None
         exchange = Exchange(
             ready.places,
             head,
             timeouts=ready.settings.timeouts if timeouts is None else timeouts,
             loop=asyncio.get_running_loop(),
             scope=scope,
-            receive=receive,
+            receive=receive if kept is None else kept.receive,
             send=send,
             opening=opening,
+            kept=kept,
         )
         return await exchange.run()
 

@@ -57,9 +57,8 @@ class Http2Pool(Pool):
         for connection in list(self._shared):
             if now - connection.opened_at > LONGEST_LIFE_SECONDS:
                 connection.retire()
-            elif connection.has_room and (connection.streams or connection.is_silent()):
-                self._unused.discard(connection)
-                return connection.hold_stream()
+            elif (stream := self._held_on(connection)) is not None:
+                return stream
         return super().take()
 
     async def open(self) -> Carrier:
@@ -70,7 +69,9 @@ class Http2Pool(Pool):
                 opened = await asyncio.shield(self._dialling or self._dial())
                 if isinstance(opened, Http2Connection) and not opened.has_room and opened.streams == 0:
                     raise ConnectionError("the upstream takes no streams")  # or it would be dialled again, and again
-                carrier = self.take()
+                # This one first: whoever was refused on another one must not meet it again.
+                carrier = self._held_on(opened) if isinstance(opened, Http2Connection) else None
+                carrier = carrier or self.take()
                 if carrier is not None:
                     return carrier
         finally:
@@ -79,6 +80,12 @@ class Http2Pool(Pool):
                 self._nobody_waits()
         self._make_room()
         return self._first_use(await self._connect())
+
+    def _held_on(self, connection: Http2Connection) -> Carrier | None:
+        if not connection.has_room or not (connection.streams or connection.is_silent()):
+            return None
+        self._unused.discard(connection)
+        return connection.hold_stream()
 
     def take_http1(self) -> Carrier | None:
         """One at rest, where the target speaks nothing else."""

@@ -12,6 +12,7 @@ from h2.settings import SettingCodes
 
 from gateway.upstream.forward import Upstreams
 from gateway.upstream.http2_stream import STREAM_WINDOW_BYTES
+from gateway.upstream.kept_body import KEPT_BYTES
 from gateway.upstream.outcome import AnswerBroken, CallerLeft, Forwarded, UpstreamFailure
 from policies.reasons import Reason
 from policies.schema import Health, Timeouts, Upstream, UpstreamTls
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.upstream.http2_pool import Http2Pool
+    from gateway.upstream.outcome import Message
     from tests.support.http2_upstream import Http2Upstream, Stream
 
 MIB = 1024 * 1024
@@ -293,6 +295,89 @@ async def test_a_stream_that_was_refused_is_begun_again_once_and_one_that_was_re
         assert await asked(upstreams) == (200, b"ok")
         outcome = await Call(upstreams, method="POST").end()
         assert isinstance(outcome, Forwarded if code == ErrorCodes.REFUSED_STREAM else UpstreamFailure)
+        await upstreams.aclose()
+
+
+@pytest.mark.parametrize("how", ["goaway", "refused"])
+@pytest.mark.parametrize("sent_whole", [True, False])
+async def test_a_body_that_was_not_looked_at_goes_up_once_more_from_its_beginning(how: str, sent_whole: bool) -> None:
+    """RFC 9113, section 8.7: it may, whatever the method. nginx does so to whatever comes while it reloads."""
+    body = bytes(range(256)) * 100
+
+    async def script(stream: Stream) -> None:
+        if stream.one(":path") == "/before":
+            return await stream.answer()
+        if stream.identity > 1 and stream.number == 1:
+            if sent_whole:
+                assert await stream.request() == body
+            else:
+                await stream.body_of(100)
+            if how == "goaway":
+                stream.peer.goaway(last=1)
+            else:
+                stream.reset(ErrorCodes.REFUSED_STREAM)
+            may_go_on.set()
+            return None
+        assert await stream.request() == body
+        return await stream.answer(b"taken")
+
+    may_go_on = asyncio.Event()
+
+    class Sender(Call):
+        async def _receive(self) -> Message:
+            if not sent_whole and len(self._pieces) == 1:
+                await may_go_on.wait()
+            return await super()._receive()
+
+    async with http2_upstream(script) as upstream:
+        upstreams = to(upstream)
+        assert await asked(upstreams, b"/before") == (200, b"ok")
+        length = [(b"content-length", b"%d" % len(body))]
+        caller = Sender(
+            upstreams, method="POST", headers=length, pieces=[body[:1000], body[1000:20_000], body[20_000:]]
+        )
+        assert await caller.answer() == (200, b"taken")
+        outcome = await caller.end()
+        assert isinstance(outcome, Forwarded)
+        assert outcome.bytes_received == len(body)
+        assert len(upstream.streams) == 3
+        await upstreams.aclose()
+
+
+async def test_a_body_of_which_a_part_is_gone_is_not_sent_again() -> None:
+    body = b"x" * (KEPT_BYTES + 1)
+
+    async def script(stream: Stream) -> None:
+        if stream.one(":path") == "/before":
+            return await stream.answer()
+        await stream.body_of(len(body))
+        stream.peer.goaway(last=1)
+        return None
+
+    async with http2_upstream(script) as upstream:
+        upstreams = to(upstream)
+        assert await asked(upstreams, b"/before") == (200, b"ok")
+        call = Call(upstreams, method="POST", headers=[(b"transfer-encoding", b"chunked")], pieces=[body[:9], body[9:]])
+        assert isinstance(await call.end(), UpstreamFailure)
+        assert len(upstream.streams) == 2
+        await upstreams.aclose()
+
+
+async def test_a_caller_who_leaves_while_his_body_is_to_go_up_again_is_not_waited_for() -> None:
+    async def script(stream: Stream) -> None:
+        if stream.one(":path") == "/before":
+            return await stream.answer()
+        await stream.body_of(1)
+        stream.peer.goaway(last=1)
+        call.leave()
+        return None
+
+    async with http2_upstream(script) as upstream:
+        upstreams = to(upstream)
+        assert await asked(upstreams, b"/before") == (200, b"ok")
+        call = Call(upstreams, method="POST", headers=[(b"transfer-encoding", b"chunked")], pieces=[b"a", None])
+        assert isinstance(await call.end(), CallerLeft)
+        assert upstreams.state("api").targets[0].pending == 0
         await upstreams.aclose()
 
 
