@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from admin.simulator.api_subscriptions import missing_card_of
 from admin.simulator.changes import recurring_price
 from admin.simulator.entities import CheckoutSession, LineItem
-from admin.simulator.objects import listing
 from admin.simulator.objects_billing import line_item_json
 from admin.simulator.protocol import Endpoint
-from admin.simulator.reading import answer_list, email, moment_ahead, url
+from admin.simulator.reading import answer_list, answer_rows, email, moment_ahead, url
 from admin.simulator.wire import ApiError, Params
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def _expire(call: Call) -> Json:
 def _lines(call: Call) -> Json:
     session = _named(call)
     data = [line_item_json(line, call.world.store) for line in session.line_items]
-    return listing(data, f"/v1/checkout/sessions/{session.id}/line_items")
+    return answer_rows(call, data, "item", f"/v1/checkout/sessions/{session.id}/line_items")
 
 
 ENDPOINTS = (

@@ -26,10 +26,17 @@ def _create(call: Call) -> Json:
         phone=params.text("phone"),
         metadata=params.metadata({}),
         balance=params.whole("balance") or 0,
+        test_clock=_clock(call),
     )
     world.store.customers[customer.id] = customer
     world.journal.say("customer.created", customer)
     return world.journal.render(customer)
+
+
+def _clock(call: Call) -> str | None:
+    """The test clock under which a customer is made or looked for."""
+    store, named = call.world.store, call.params.text("test_clock")
+    return store.get(store.test_clocks, named, param="test_clock").id if named is not None else None
 
 
 def _get(call: Call) -> Json:
@@ -61,17 +68,17 @@ def _update(call: Call) -> Json:
 
 def _delete(call: Call) -> Json:
     world, customer = call.world, _live(call)
-    for subscription in world.store.subscriptions_of(customer.id):
-        if not subscription.ended:
-            world.billing.cancel(subscription)
-    world.journal.say("customer.deleted", customer)
-    customer.deleted = True
+    world.billing.delete_customer(customer)
     return world.journal.render(customer)
 
 
 def _list(call: Call) -> Json:
-    store, address = call.world.store, call.params.text("email")
-    found = [one for one in store.customers.values() if not one.deleted and (address is None or one.email == address)]
+    store, address, clock = call.world.store, call.params.text("email"), _clock(call)
+    found = [
+        one
+        for one in store.customers.values()
+        if not one.deleted and (address is None or one.email == address) and one.test_clock == clock
+    ]
     return answer_list(call, store.customers, found, "/v1/customers")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from admin.simulator.entities import InvoiceStatus
-from admin.simulator.objects import line_json, listing
+from admin.simulator.objects import line_json
 from admin.simulator.protocol import Endpoint
-from admin.simulator.reading import answer_list
+from admin.simulator.reading import answer_list, answer_rows
 from admin.simulator.wire import ApiError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _mark_uncollectible(call: Call) -> Json:
 def _lines(call: Call) -> Json:
     invoice = _named(call)
     data = [line_json(line, invoice, call.world.store) for line in invoice.lines]
-    return listing(data, f"/v1/invoices/{invoice.id}/lines")
+    return answer_rows(call, data, "line_item", f"/v1/invoices/{invoice.id}/lines")
 
 
 ENDPOINTS = (

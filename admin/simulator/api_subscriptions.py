@@ -15,9 +15,9 @@ from admin.simulator.changes import (
     refuse_unpayable,
 )
 from admin.simulator.entities import ENDED, STATUSES, PauseCollection, Subscription
-from admin.simulator.objects import item_json, listing
+from admin.simulator.objects import item_json
 from admin.simulator.protocol import Endpoint
-from admin.simulator.reading import answer_list, moment_ahead
+from admin.simulator.reading import answer_list, answer_rows, moment_ahead
 from admin.simulator.wire import ApiError, missing
 
 if TYPE_CHECKING:
@@ -152,12 +152,15 @@ def _list(call: Call) -> Json:
     params, store = call.params, call.world.store
     customer, price = params.text("customer"), params.text("price")
     status = params.choice("status", (*STATUSES, "all", "ended"))
+    clock = params.text("test_clock")
     if customer is not None:
         store.get(store.customers, customer, param="customer")
+    if clock is not None:
+        store.get(store.test_clocks, clock, param="test_clock")
     found = [
         one
-        for one in store.subscriptions.values()
-        if (customer is None or one.customer == customer)
+        for one in (store.subscriptions.values() if customer is None else store.subscriptions_of(customer))
+        if ((customer is not None and clock is None) or store.customers[one.customer].test_clock == clock)
         and (price is None or any(item.price == price for item in one.items))
         and _status_wanted(one, status)
     ]
@@ -260,15 +263,8 @@ def _resume(call: Call) -> Json:
 def _list_items(call: Call) -> Json:
     params, store = call.params, call.world.store
     subscription = store.get(store.subscriptions, params.need("subscription"), param="subscription")
-    limit = params.whole("limit", least=1, most=100) or 10
-    after = params.text("starting_after")
-    ids = [item.id for item in subscription.items]
-    if after is not None and after not in ids:
-        raise missing("subscription_item", after[:255], param="starting_after", status=400)
-    # Items are listed in the order in which the subscription shows them.
-    rest = subscription.items[ids.index(after) + 1 if after is not None else 0 :]
-    data = [item_json(item, subscription, store) for item in rest[:limit]]
-    return listing(data, "/v1/subscription_items", has_more=len(rest) > limit)
+    rows = [item_json(item, subscription, store) for item in subscription.items]
+    return answer_rows(call, rows, "subscription_item", "/v1/subscription_items")
 
 
 def _get_item(call: Call) -> Json:

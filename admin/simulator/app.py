@@ -26,6 +26,7 @@ from admin.simulator import (
     api_money,
     api_portal,
     api_subscriptions,
+    api_test_clocks,
     seeding,
     thin,
 )
@@ -40,6 +41,7 @@ from admin.simulator.entities import PortalConfiguration
 from admin.simulator.entitlements import Entitlements
 from admin.simulator.faults import Faults
 from admin.simulator.journal import Journal
+from admin.simulator.older import older_event
 from admin.simulator.pages import Pages
 from admin.simulator.protocol import Protocol, World
 from admin.simulator.schedule import Schedule
@@ -68,6 +70,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *api_portal.ENDPOINTS,
     *api_money.ENDPOINTS,
     *api_features.ENDPOINTS,
+    *api_test_clocks.ENDPOINTS,
     *thin.ENDPOINTS,
 )
 
@@ -94,9 +97,16 @@ class Simulator:
         journal = Journal(store, self.clock, public_base.rstrip("/"))
         billing = Billing(store, self.clock, journal)
         schedule = Schedule(store, self.clock, journal, billing)
-        self.world = World(f"acct_sim{token()}", store, journal, billing, Checkout(billing, journal), schedule, faults)
+        self.world = World(
+            f"acct_sim{token()}", store, journal, billing, Checkout(billing, journal), schedule, faults, self.advance
+        )
         self.webhooks = Webhooks(
-            endpoints, wall_clock=wall_clock, render=journal.render, faults=faults, retry_seconds=retry_seconds
+            endpoints,
+            wall_clock=wall_clock,
+            render=journal.render,
+            render_older=lambda event: older_event(event, store),
+            faults=faults,
+            retry_seconds=retry_seconds,
         )
         journal.on_change = schedule.watch
         journal.on_event = self.webhooks.offer

@@ -16,7 +16,7 @@ from admin.simulator.wire import ApiError
 
 if TYPE_CHECKING:
     from admin.simulator.clock import SimulatedClock
-    from admin.simulator.entities import Invoice, Item, Status, Subscription
+    from admin.simulator.entities import Customer, Invoice, Item, Status, Subscription
     from admin.simulator.journal import Journal
     from admin.simulator.store import Store
 
@@ -232,6 +232,14 @@ class Billing:
         subscription.paused_at = subscription.paused_by = None
         self.invoicing.stop_collecting(subscription)
         self._journal.say("customer.subscription.deleted", subscription)
+
+    def delete_customer(self, customer: Customer) -> None:
+        """Whatever runs ends at once; a stump of the customer is left."""
+        for subscription in self.store.subscriptions_of(customer.id):
+            if not subscription.ended:
+                self.cancel(subscription)
+        self._journal.say("customer.deleted", customer)
+        customer.deleted = True
 
     def pause(self, subscription: Subscription, why: str) -> None:
         """Service stops: status `paused`, and the period ends here."""

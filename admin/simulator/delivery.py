@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import httpx
 
-from admin.simulator.older import older
 from admin.simulator.thin import thin_json
 
 if TYPE_CHECKING:
@@ -90,6 +89,7 @@ class Webhooks:
         *,
         wall_clock: Callable[[], float],
         render: Callable[[Event], Json],
+        render_older: Callable[[Json], Json],
         faults: Faults,
         retry_seconds: tuple[float, ...] = DEFAULT_RETRY_SECONDS,
     ) -> None:
@@ -100,6 +100,7 @@ class Webhooks:
         self._by_event: dict[str, list[Delivery]] = {}
         self._wall_clock = wall_clock
         self._render = render
+        self._render_older = render_older
         self._faults = faults
         self._retry_seconds = retry_seconds
         self._queue: asyncio.Queue[_Parcel] = asyncio.Queue()
@@ -129,7 +130,7 @@ class Webhooks:
             event = replace(event, created=fault.second)
         bodies = [self._render(event)] if self.payload != "thin" else []
         if fault is not None and fault.kind == "old_version":
-            bodies = [older(body) for body in bodies]
+            bodies = [self._render_older(body) for body in bodies]
         if self.payload != "snapshot":
             bodies.append(thin_json(event, beside_snapshot=self.payload == "both"))
         if fault is not None and fault.kind == "wrong_mode":

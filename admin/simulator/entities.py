@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from admin.simulator.entities_clock import TestClock
 from admin.simulator.entities_features import ActiveEntitlement, EntitlementSummary, Feature, ProductFeature
 from admin.simulator.entities_money import Charge, Dispute, InvoicePayment, Refund
 
@@ -78,6 +79,7 @@ class Customer:
     card: Card = "works"
     deleted: bool = False
     invoices: int = 0
+    test_clock: str | None = None
 
 
 @dataclass(slots=True)
@@ -298,4 +300,5 @@ Entity = (
     | ProductFeature
     | ActiveEntitlement
     | EntitlementSummary
+    | TestClock
 )

@@ -21,9 +21,17 @@ from admin.simulator.entities import (
     Product,
     Subscription,
 )
+from admin.simulator.entities_clock import TestClock
 from admin.simulator.entities_features import ActiveEntitlement, EntitlementSummary, Feature, ProductFeature
 from admin.simulator.entities_money import Charge, Dispute, InvoicePayment, Refund
-from admin.simulator.objects import customer_json, item_json, price_json, product_json, subscription_json
+from admin.simulator.objects import (
+    customer_json,
+    item_json,
+    price_json,
+    product_json,
+    subscription_json,
+    test_clock_json,
+)
 from admin.simulator.objects_billing import (
     event_json,
     invoice_json,
@@ -83,6 +91,8 @@ class Journal:
             return self._render_money(entity)
         if isinstance(entity, Feature | ProductFeature | ActiveEntitlement | EntitlementSummary):
             return self._render_feature(entity)
+        if isinstance(entity, TestClock):
+            return test_clock_json(entity)
         found = store.find_item(entity.id)
         assert found is not None  # noqa: S101 - an item lives in its subscription
         return item_json(entity, found[0], store)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from admin.simulator.entities import Customer, Invoice, Item, Line, Price, Product, Subscription
+    from admin.simulator.entities_clock import TestClock
     from admin.simulator.store import Store
     from admin.simulator.wire import Json
 
@@ -138,7 +139,22 @@ def customer_json(customer: Customer, *, delinquent: bool) -> Json:
         "preferred_locales": [],
         "shipping": None,
         "tax_exempt": "none",
-        "test_clock": None,
+        "test_clock": customer.test_clock,
+    }
+
+
+def test_clock_json(clock: TestClock) -> Json:
+    """A test clock, which is always ready: it was moved before anybody could look."""
+    return {
+        "id": clock.id,
+        "object": "test_helpers.test_clock",
+        "created": clock.created,
+        "deletes_after": clock.created + 30 * 86400,
+        "frozen_time": clock.frozen_time,
+        "livemode": False,
+        "name": clock.name,
+        "status": "ready",
+        "status_details": {},
     }
 
 
@@ -235,7 +251,7 @@ def subscription_json(subscription: Subscription, store: Store) -> Json:
         }
         if paused
         else None,
-        "test_clock": None,
+        "test_clock": store.customers[subscription.customer].test_clock,
         "transfer_data": None,
         "trial_end": subscription.trial_end,
         "trial_settings": {"end_behavior": {"missing_payment_method": subscription.missing_payment_method}},

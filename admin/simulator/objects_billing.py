@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from admin.simulator.objects import API_VERSION, line_json, listing, price_json
+from admin.simulator.objects import API_VERSION, ITEMS_SHOWN, line_json, listing, price_json
 
 if TYPE_CHECKING:
     from admin.simulator.entities import (
@@ -83,7 +83,7 @@ def invoice_json(invoice: Invoice, store: Store, public_base: str) -> Json:
         "issuer": {"type": "self"},
         "last_finalization_error": None,
         "latest_revision": None,
-        "lines": listing(lines, f"/v1/invoices/{invoice.id}/lines"),
+        "lines": listing(lines[:ITEMS_SHOWN], f"/v1/invoices/{invoice.id}/lines", has_more=len(lines) > ITEMS_SHOWN),
         "livemode": False,
         "metadata": {},
         "next_payment_attempt": invoice.next_payment_attempt,
@@ -114,7 +114,7 @@ def invoice_json(invoice: Invoice, store: Store, public_base: str) -> Json:
         },
         "subtotal": invoice.total,
         "subtotal_excluding_tax": invoice.total,
-        "test_clock": None,
+        "test_clock": customer.test_clock,
         "total": invoice.total,
         "total_discount_amounts": [],
         "total_excluding_tax": invoice.total,

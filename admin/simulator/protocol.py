@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from admin.simulator.objects import API_VERSION, listing
+from admin.simulator.objects import API_VERSION, ITEMS_SHOWN, listing
 from admin.simulator.objects_billing import line_item_json
+from admin.simulator.older import in_version, version_asked
 from admin.simulator.wire import ApiError, Params, parse_form, parse_json
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class World:
     checkout: Checkout
     schedule: Schedule
     faults: Faults
+    advance: Callable[[float], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +115,21 @@ class Protocol:
         headers: dict[str, str] = {}
         try:
             self._authenticate(request)
+            version = version_asked(request.headers.get("stripe-version"))
             params = Params(await read_params(request))
-            status, body = await self._perform(endpoint, request, params, request_id, headers)
+            status, body = await self._perform(endpoint, request, params, request_id, version, headers)
         except ApiError as error:
             status, body = error.status, _encode(error.body())
         return self._send(status, body, request, request_id, headers)
 
     async def _perform(
-        self, endpoint: Endpoint, request: Request, params: Params, request_id: str, headers: dict[str, str]
+        self,
+        endpoint: Endpoint,
+        request: Request,
+        params: Params,
+        request_id: str,
+        version: str,
+        headers: dict[str, str],
     ) -> tuple[int, bytes]:
         world = self._world
         world.schedule.catch_up()
@@ -139,7 +148,7 @@ class Protocol:
             if replayed is not None:
                 headers["Idempotent-Replayed"] = "true"
                 return replayed.status, replayed.body
-        target = f"{request.method} {request.url.path}?{request.url.query}"
+        target = f"{request.method} {request.url.path}?{request.url.query} {version}"
         if fault is not None and fault.kind == "stale" and target in self._last_answers:
             return 200, self._last_answers[target]
         try:
@@ -149,7 +158,8 @@ class Protocol:
             answer = endpoint.act(Call(world, params, request.path_params))
             # What the change made due at this very second happens before anybody can look.
             world.schedule.catch_up()
-            status, body = 200, _encode(self._expanded(self._refreshed(answer), params.texts("expand")))
+            shown = self._expanded(self._refreshed(answer), params.texts("expand"))
+            status, body = 200, _encode(in_version(shown, version, world.store))
             if request.method == "GET":
                 self._last_answers[target] = body
                 self._last_answers.move_to_end(target)
@@ -236,7 +246,8 @@ class Protocol:
     def _line_items(self, identifier: str) -> Json:
         store = self._world.store
         lines = [line_item_json(line, store) for line in store.sessions[identifier].line_items]
-        return listing(lines, f"/v1/checkout/sessions/{identifier}/line_items")
+        url = f"/v1/checkout/sessions/{identifier}/line_items"
+        return listing(lines[:ITEMS_SHOWN], url, has_more=len(lines) > ITEMS_SHOWN)
 
     def _send(
         self, status: int, body: bytes, request: Request, request_id: str, headers: Mapping[str, str] | None = None

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from admin.simulator.objects import listing
 from admin.simulator.store import page
-from admin.simulator.wire import ApiError
+from admin.simulator.wire import ApiError, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,16 @@ def answer_list(call: Call, table: dict[str, Kept], found: list[Kept], url: str)
     wanted = in_range(call.params, "created")
     shown, has_more = page(table, [one for one in found if wanted(one.created)], call.params)
     return listing([call.world.journal.render(one) for one in shown], url, has_more=has_more)
+
+
+def answer_rows(call: Call, rows: list[Json], noun: str, url: str) -> Json:
+    """One page of what belongs to another object, in the order in which that shows it."""
+    limit, after = call.params.whole("limit", least=1, most=100) or 10, call.params.text("starting_after")
+    ids = [row["id"] for row in rows]
+    if after is not None and after not in ids:
+        raise missing(noun, after[:255], param="starting_after", status=400)
+    rest = rows[ids.index(after) + 1 if after is not None else 0 :]
+    return listing(rest[:limit], url, has_more=len(rest) > limit)
 
 
 def in_range(params: Params, key: str) -> Callable[[int], bool]:

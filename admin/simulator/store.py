@@ -27,11 +27,12 @@ if TYPE_CHECKING:
         Product,
         Subscription,
     )
+    from admin.simulator.entities_clock import TestClock
     from admin.simulator.entities_features import ActiveEntitlement, Feature, ProductFeature
     from admin.simulator.entities_money import Charge, Dispute, InvoicePayment, Refund
     from admin.simulator.wire import Params
 
-Kept = TypeVar("Kept", "Product", "Price", "Customer", "Subscription", "Invoice", "CheckoutSession", "PortalConfiguration", "PortalSession", "Event", "InvoicePayment", "Charge", "Refund", "Dispute", "Feature", "ProductFeature", "ActiveEntitlement")  # fmt: skip
+Kept = TypeVar("Kept", "Product", "Price", "Customer", "Subscription", "Invoice", "CheckoutSession", "PortalConfiguration", "PortalSession", "Event", "InvoicePayment", "Charge", "Refund", "Dispute", "Feature", "ProductFeature", "ActiveEntitlement", "TestClock")  # fmt: skip
 EVENTS_KEPT_SECONDS: Final = 30 * 86400
 """Stripe lets events be read for 30 days; a gateway that was away longer must converge without them."""
 
@@ -78,6 +79,7 @@ class Store:
         self.features: dict[str, Feature] = {}
         self.product_features: dict[str, ProductFeature] = {}
         self.entitlements: dict[str, ActiveEntitlement] = {}
+        self.test_clocks: dict[str, TestClock] = {}
         self._subscriptions_by_customer = _ByOwner(self.subscriptions, lambda one: one.customer)
         self._invoices_by_subscription = _ByOwner(self.invoices, lambda one: one.subscription)
         self._payments_by_invoice = _ByOwner(self.invoice_payments, lambda one: one.invoice)
@@ -168,10 +170,11 @@ class Store:
             self.features,
             self.product_features,
             self.entitlements,
+            self.test_clocks,
         )
 
     def _noun(self, table: object) -> str:
-        nouns = ("product", "price", "customer", "subscription", "invoice", "checkout.session", "configuration", "portal session", "event", "invoice_payment", "charge", "refund", "dispute", "feature", "product_feature", "active_entitlement")  # fmt: skip
+        nouns = ("product", "price", "customer", "subscription", "invoice", "checkout.session", "configuration", "portal session", "event", "invoice_payment", "charge", "refund", "dispute", "feature", "product_feature", "active_entitlement", "test_clock")  # fmt: skip
         return next(noun for noun, candidate in zip(nouns, self._tables(), strict=True) if candidate is table)
 
 
