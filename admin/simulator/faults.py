@@ -5,6 +5,8 @@ It decides which of the next calls or deliveries is hit. It must never do anythi
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -27,7 +29,7 @@ LONGEST_HANG_SECONDS: Final = 600.0
 
 @dataclass(slots=True)
 class ApiFault:
-    """`left` calls, all or one customer's, go wrong; `seconds` is how long a `hang` lasts."""
+    """`left` calls, all or one customer's, go wrong; `seconds` is how long a `hang` lasts, if faults aren't cleared."""
 
     kind: ApiKind
     left: int
@@ -62,11 +64,20 @@ class Faults:
     def __init__(self) -> None:
         self.api: list[ApiFault] = []
         self.delivery: list[DeliveryFault] = []
+        self._cleared = asyncio.Event()
 
     def clear(self) -> None:
-        """Everything works again."""
+        """Everything works again, and what hangs goes on."""
         self.api.clear()
         self.delivery.clear()
+        self._cleared.set()
+        self._cleared = asyncio.Event()
+
+    async def hang(self, seconds: float) -> None:
+        """For so long, or until faults are cleared."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._cleared.wait()
 
     def take_api(self, params: Params, path: Mapping[str, str], store: Store) -> ApiFault | None:
         """The fault that hits this call, which uses it up once."""

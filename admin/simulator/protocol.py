@@ -6,7 +6,6 @@ and never answer 500 but where that was asked for as a fault.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hashlib
@@ -142,7 +141,7 @@ class Protocol:
                 return replayed.status, replayed.body
         fault = world.faults.take_api(params, dict(request.path_params), world.store)
         if fault is not None and fault.kind == "hang":
-            await asyncio.sleep(fault.seconds)
+            await world.faults.hang(fault.seconds)
             # While this request hung, another may have used its key.
             replayed = self._replay(key, fingerprint) if key is not None else None
             if replayed is not None:

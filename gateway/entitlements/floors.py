@@ -50,7 +50,7 @@ class Floors:
             self.distrusted_until = at + self._distrust_seconds
 
     def lift(self, customer: str, version: int) -> None:
-        """Redis holds `version` of `customer`.
+        """Redis was given `version` of `customer`.
 
         Remembered, since the channel is faster than the changes feed: else each announced change would leave a floor.
         """
@@ -60,6 +60,11 @@ class Floors:
         if 2 * len(self._held) >= self._max_entries:
             self._held_before, self._held = self._held, {}
         self._held[customer] = max(known, version)
+
+    def seen(self, customer: str, version: int) -> None:
+        """Redis holds `version` of `customer`. Only where a change is known of: else every reader would need room here."""
+        if self._floors.get(customer, math.inf) <= version:
+            self.lift(customer, version)
 
     def held(self, customer: str) -> int:
         """The newest version of `customer` that Redis was known to hold; -1 for none."""

@@ -277,7 +277,7 @@ class Resolver(Generic[E]):
         known_version = max(flight.floor, remembered.facts.version if remembered else -1)
         if held.version < known_version or not self._floors.admits(customer, held.version):
             return None
-        self._floors.lift(customer, held.version)
+        self._floors.seen(customer, held.version)
         return held
 
     async def _ask_sql(self, customer: str, flight: _Flight[E]) -> _Read | Unavailable:
@@ -340,7 +340,7 @@ class Resolver(Generic[E]):
     async def _put_back(self, redis: RedisEntitlements, facts: CustomerFacts, edge: float) -> None:
         held = await redis.refill(facts, edge, self._now())
         if isinstance(held, Held):
-            self._floors.lift(facts.customer, held.version)
+            self._floors.seen(facts.customer, held.version)
 
 
 def _told_nobody(_customer: str | None) -> None:

@@ -360,7 +360,7 @@ def signature(body: bytes, *, at: float | None = None, secret: str = WEBHOOK_SEC
 
 
 def write_config(directory: Path, **changes: Any) -> dict[str, Any]:
-    """Write gateway.yaml there; the values it was written with."""
+    """Write gateway.yaml there; the values it was written with. `more` stands at its end as it is."""
     listen = changes.get("listen") or free_port()
     values: dict[str, Any] = {
         "listen": listen,
@@ -378,7 +378,7 @@ def write_config(directory: Path, **changes: Any) -> dict[str, Any]:
         "stripe": '""',
         **changes,
     }
-    (directory / "gateway.yaml").write_text(CONFIG.format(**values))
+    (directory / "gateway.yaml").write_text(CONFIG.format(**values) + values.get("more", ""))
     return values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import stripe
@@ -166,6 +167,16 @@ def test_a_hanging_call_outlasts_its_caller() -> None:
         with pytest.raises(stripe.APIConnectionError):
             client.v1.customers.list()
         assert sim.stripe().v1.customers.list().data == []
+
+
+def test_a_call_that_hangs_is_answered_when_faults_are_cleared() -> None:
+    with running_simulator() as sim, ThreadPoolExecutor(1) as beside:
+        sim.control("faults", api="hang", seconds=600, count=2)
+        hanging = beside.submit(lambda: sim.stripe().v1.customers.create({"email": "late@example.com"}))
+        while sim.http.get(f"{sim.base}/_sim/faults").json()["api"][0]["count"] == 2:
+            assert not hanging.done()
+        assert sim.http.delete(f"{sim.base}/_sim/faults").is_success
+        assert hanging.result(30).email == "late@example.com"
 
 
 def test_thin_events_name_the_object_and_the_sdk_fetches_it() -> None:

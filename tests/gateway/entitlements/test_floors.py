@@ -75,6 +75,18 @@ def test_of_what_redis_holds_the_latest_are_remembered() -> None:
     assert floors.distrusted_until < 0
 
 
+def test_reading_takes_no_room_from_what_changed() -> None:
+    floors = Floors(4, 3600)
+    floors.raise_to("cus_1", 5, at=0)
+    floors.seen("cus_1", 4)
+    assert len(floors) == 1
+    floors.seen("cus_1", 5)
+    assert len(floors) == 0
+    for number in range(100):
+        floors.seen(f"other_{number}", 1)
+    assert not floors.admits("cus_1", 4)
+
+
 def test_who_is_in_use_stays_remembered_in_the_version_that_was_highest() -> None:
     floors = Floors(4, 3600)
     floors.lift("cus_1", 5)
