@@ -2,7 +2,7 @@
 
 It decides in which ways the API behind may read such a target, each of which is judged by its own route: as it was sent,
 where a `%2F` is one character of its segment and `//` holds an empty one; with each `%2F` decoded; with empty segments
-merged away (nginx, `merge_slashes`); with both; and each of these once `;parameters` are gone. It must never let through what one of these readings would have
+merged away (nginx, `merge_slashes`); with both; without the last of several trailing slashes; and each of these once `;parameters` are gone. It must never let through what one of these readings would have
 refused: dot segments, doubled escapes, backslashes and NUL stay refused, also between the slashes that were decoded. So
 do a path that begins with two slashes in any of them, which clients and servers take for a host, and one that begins
 with the gateway's own prefix.
@@ -59,7 +59,7 @@ def read_literally(raw: bytes, otherwise: BadTarget) -> LiteralTarget | BadTarge
             [name.partition(";")[0] for name in sent],
         ]
     readings: list[Target] = []
-    for segments in [reading for way in ways for reading in (way, _decoded(way), _merged(way), _merged(_decoded(way)))]:
+    for segments in [reading for way in ways for reading in _readings(way)]:
         reading = _target(raw, segments)
         if isinstance(reading, BadTarget):
             return reading
@@ -84,6 +84,13 @@ def read_literally(raw: bytes, otherwise: BadTarget) -> LiteralTarget | BadTarge
         others=tuple(others),
         otherwise=otherwise,
     )
+
+
+def _readings(way: list[str]) -> list[list[str]]:
+    decoded = _decoded(way)
+    # Where one trailing slash makes no difference (Express, Rails), it is one of several that goes.
+    shorter = [segments[:-1] for segments in (way, decoded) if segments[-2:] == ["", ""] and len(segments) > 2]
+    return [way, decoded, _merged(way), _merged(decoded), *shorter]
 
 
 def _decoded(segments: list[str]) -> list[str]:

@@ -124,17 +124,17 @@ def random_target(chance: random.Random) -> str:
 
 
 @lru_cache(maxsize=65_536)
-def _read(raw: str, *, literally: bool) -> Target | BadTarget:
+def read(raw: str, *, literally: bool) -> Target | BadTarget:
     """`RouteTable.read`, once for all tables that read alike."""
     if not literally:
         return read_target(raw.encode())
-    target = _read(raw, literally=False)
+    target = read(raw, literally=False)
     return read_literally(raw.encode(), target) if isinstance(target, BadTarget) else target
 
 
 def asked(table: RouteTable, raw: str, method: str) -> tuple[int, CompiledRoute | None]:
     """How much the gateway asks for this path; a refusal is more than any tier."""
-    target = _read(raw, literally=table.reads_literally)
+    target = read(raw, literally=table.reads_literally)
     if not isinstance(target, Target):
         return REFUSED, None
     outcome = table.match(method, "gw.test", target)
@@ -143,13 +143,15 @@ def asked(table: RouteTable, raw: str, method: str) -> tuple[int, CompiledRoute 
 
 def asks_too_little(table: RouteTable, raw: str, reading: str, method: str = "GET") -> str | None:
     """Why a server that makes `reading` of `raw` would hand out more than was asked for; None where it doesn't."""
-    return next(ask_too_little(table, raw, (reading,), method), None)
-
-
-def ask_too_little(table: RouteTable, raw: str, readings: Iterable[str], method: str) -> Iterator[str]:
-    """`asks_too_little` for each reading of one path, which is itself judged once."""
     judge = asked(table, raw, method)[1]
-    if judge is None:
+    return None if judge is None else next(ask_too_little(table, raw, (reading,), method, judge), None)
+
+
+def ask_too_little(
+    table: RouteTable, raw: str, readings: Iterable[str], method: str, judge: CompiledRoute
+) -> Iterator[str]:
+    """`asks_too_little` for each reading of one path, which `judge` lets through."""
+    if _asks_for_all(table, judge):
         return
     for reading in readings:
         if reading == raw:
@@ -160,11 +162,22 @@ def ask_too_little(table: RouteTable, raw: str, readings: Iterable[str], method:
             if judge.index < 0 and has_route(table, reading):
                 yield f"{method} {raw} fell to the default, and {reading} has a route"
         elif not judge.asks_as_much_as(needy) and not is_own_word(judge, needy, raw, reading):
-            yield f"{method} {raw} was judged by {judge}, and {reading} is for {needy}"
+            yield f"{method} {raw} was judged by {asking(judge)}, and {reading} is for {asking(needy)}"
+
+
+def _asks_for_all(table: RouteTable, judge: CompiledRoute) -> bool:
+    """Whether no route of the table could ask for more, and the judge is one of them."""
+    return judge.index >= 0 and all(
+        judge.asks_as_much_as(route) for route in (*table.routes, *((table.default,) if table.default else ()))
+    )
+
+
+def asking(route: CompiledRoute) -> str:
+    return f"{route.label} ({route.requirement}, enforced {route.enforcement}, fails open: {route.fails_open})"
 
 
 def has_route(table: RouteTable, raw: str) -> bool:
-    target = _read(raw, literally=table.reads_literally)
+    target = read(raw, literally=table.reads_literally)
     return isinstance(target, Target) and isinstance(table.match("DELETE", "gw.test", target), MethodNotAllowed)
 
 
