@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from policies.access_diff import Affected, Comparison
 
 _DEFAULT: Final = Path("gateway.yaml")
+_LATE_PAYERS: Final = dict.fromkeys(("billing.renewal_leeway", "billing.past_due_grace"), "late payers")
 _WHO: Final = {"public": "everybody", "authenticated": "any valid token", "deny": "nobody: 404 no_route"}
 
 
@@ -132,11 +133,12 @@ def _show_diff(comparison: Comparison, counted: tuple[Affected, ...] | None) -> 
         for one in comparison.differences
     ]
     rows += [
-        (one.effect.value, "", one.name, "late payers", f"{one.before} -> {one.after}", "")
+        (one.effect.value, "", one.name, _LATE_PAYERS.get(one.name, ""), f"{one.before} -> {one.after}", "")
         for one in comparison.settings
     ]
     if rows:
         show_table(("", "METHODS", "SUCH AS", "WHO", "ANSWER", "ROUTE"), sorted(rows, key=_severest))
+        sys.stderr.write("".join(f"{line}\n" for line in _legend(comparison)))
     else:
         sys.stderr.write("Nothing changes for anybody.\n")
     if counted is not None:
@@ -148,6 +150,21 @@ def _show_diff(comparison: Comparison, counted: tuple[Affected, ...] | None) -> 
             )
         if not counted:
             sys.stdout.write("No customer of the ledger gains or loses a route.\n")
+
+
+def _legend(comparison: Comparison) -> Iterator[str]:
+    """What the signs in the table stand for, if they are there."""
+    from policies.access_cells import OTHER_METHODS  # noqa: PLC0415
+
+    unnamed = {segment for one in comparison.differences for segment in one.path.split("/") if _is_unnamed(segment)}
+    for segment in sorted(unnamed):
+        yield f"{segment} stands for any segment that no route names."
+    if any(OTHER_METHODS in one.methods for one in comparison.differences):
+        yield f"{OTHER_METHODS} stands for every method that no route names."
+
+
+def _is_unnamed(segment: str) -> bool:
+    return bool(segment) and set(segment) == {"~"}
 
 
 def _severest(row: Sequence[str]) -> tuple[int, str]:

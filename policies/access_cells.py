@@ -23,12 +23,14 @@ from urllib.parse import quote
 from policies.paths import Target, read_target
 from policies.patterns import parse_pattern
 from policies.route_table import COMMON_METHODS, CompiledRoute, Matched, MethodNotAllowed, Outcome, RouteTable
-from policies.schema import Config
+from policies.schema import Config, Route
 from policies.spelling import lenient
 
 Found = Outcome
 Shape = tuple[str | None, ...]
 """A path of one length; None is any segment."""
+
+_PLACES: Final = frozenset({"path", "paths"})
 
 _Judge = tuple[int, str] | str
 
@@ -119,9 +121,8 @@ def _keys(config: Config, table: RouteTable) -> dict[tuple[int, str], tuple[obje
     """What each route says, whatever its place; two of the same key judge alike."""
     return {
         route.place: (
-            *(route.pattern, route.methods, route.host, route.upstream, config.routes[route.index].spelling),
-            *(route.requirement.access, route.requirement.tier, route.requirement.features),
-            *(route.requirement.scopes, route.requirement.claims, route.enforcement),
+            route.pattern,
+            *(repr(getattr(config.routes[route.index], name)) for name in Route.model_fields if name not in _PLACES),
         )
         for route in table.routes
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final
 
 from policies.access_cells import Cell, Found, cells
@@ -21,28 +20,24 @@ from policies.facts import CustomerFacts, GrantFact, SubscriptionFact
 from policies.reasons import Reason
 from policies.requirement import AUTHENTICATED, Requirement
 from policies.route_table import Matched, MethodNotAllowed
+from policies.route_terms import term_changes
 from policies.schema import Tier
+from policies.setting_changes import Effect, SettingChange, setting_changes
 from policies.supposed import item_of
-from policies.units import format_duration
 from policies.verdict import FORWARD, Caller, admit, narrowing, shown
 
 NOBODY: Final = "nobody"
 NOTHING_BOUGHT: Final = "any token"
+WHOEVER_GETS_IN: Final = "whoever gets in"
 _NOW: Final = 1_767_225_600
 _LATER: Final = _NOW + 86_400
 
 
-class Effect(StrEnum):
-    """What a change does to somebody."""
-
-    LOSES = "loses"
-    GAINS = "gains"
-    DIFFERS = "differs"
-
-
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The same askers meet the same change. `who` are tiers, `nobody`, `any token`, or `pro (price_x)` for a part."""
+    """The same askers meet the same change. `who` are tiers, `nobody`, `any token`, `pro (price_x)` for a part,
+    or `whoever gets in`.
+    """
 
     path: str
     host: str
@@ -50,16 +45,6 @@ class Difference:
     route_before: str | None
     route_after: str | None
     who: tuple[str, ...]
-    before: str
-    after: str
-    effect: Effect
-
-
-@dataclass(frozen=True, slots=True)
-class SettingChange:
-    """A setting that decides how long somebody keeps access, as it is written."""
-
-    name: str
     before: str
     after: str
     effect: Effect
@@ -117,8 +102,10 @@ def compare(old: Rules, new: Rules) -> Comparison:
     callers = [(_caller(old, asker), _caller(new, asker)) for asker in askers]
     met = tuple(cells((old.config, old.table), (new.config, new.table)))
     return Comparison(
-        differences=tuple(one for cell in met for one in _differences(cell, old, new, askers, callers)),
-        settings=tuple(_settings(old, new)),
+        differences=tuple(
+            one for cell in met for one in (*_differences(cell, old, new, askers, callers), *_terms(cell, old, new))
+        ),
+        settings=tuple(setting_changes(old.config, new.config)),
         cells=met,
     )
 
@@ -215,6 +202,24 @@ def _differences(
         )
 
 
+def _terms(cell: Cell, old: Rules, new: Rules) -> Iterator[Difference]:
+    """What else the route settles for whoever is let through, where both let somebody through."""
+    if not (isinstance(cell.before, Matched) and isinstance(cell.after, Matched)):
+        return
+    for change in term_changes((cell.before.route, old.config), (cell.after.route, new.config)):
+        yield Difference(
+            path=cell.target.path,
+            host=cell.host,
+            methods=cell.methods,
+            route_before=_label(cell.before),
+            route_after=_label(cell.after),
+            who=(WHOEVER_GETS_IN,),
+            before=change.before,
+            after=change.after,
+            effect=change.effect,
+        )
+
+
 def _is_narrowed_otherwise(cell: Cell, was: _Outcome) -> bool:
     """Whether who is let through must hold other scopes or claims than before. Whoever asks here holds them all."""
     if not was.lets_all_in or not (isinstance(cell.before, Matched) and isinstance(cell.after, Matched)):
@@ -283,15 +288,3 @@ def _label(found: Found) -> str | None:
 
 def _upstream(found: Found) -> str | None:
     return found.route.upstream if isinstance(found, Matched) else None
-
-
-def _settings(old: Rules, new: Rules) -> Iterator[SettingChange]:
-    """How late money may be: who is inside the difference is refused sooner, or later."""
-    pairs = (
-        ("billing.renewal_leeway", old.billing.renewal_leeway, new.billing.renewal_leeway),
-        ("billing.past_due_grace", old.billing.past_due_grace, new.billing.past_due_grace),
-    )
-    for name, before, after in pairs:
-        if before != after:
-            effect = Effect.LOSES if after < before else Effect.GAINS
-            yield SettingChange(name, format_duration(before), format_duration(after), effect)

@@ -37,13 +37,18 @@ def effective_yaml(config: Config) -> str:
 
 def _shown(model: BaseModel) -> dict[str, Any]:
     shown: dict[str, Any] = {}
-    for name, declared in type(model).model_fields.items():
+    for name in type(model).model_fields:
         value = getattr(model, name)
         # An empty list of methods says "none" where it is written, and "all" where it is left out.
         if value is None or (isinstance(model, Route) and value in ((), {})):
             continue
-        shown[name] = _written(declared, value, is_url=name in _URLS)
+        shown[name] = written(model, name)
     return shown
+
+
+def written(model: BaseModel, name: str) -> Any:
+    """One setting as a plain value, masked where it is secret."""
+    return _written(type(model).model_fields[name], getattr(model, name), is_url=name in _URLS)
 
 
 def _written(declared: FieldInfo, value: Any, *, is_url: bool = True) -> Any:

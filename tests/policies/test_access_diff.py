@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.access_cells import OTHER_METHODS
-from policies.access_diff import Comparison, Effect, affected, compare
+from policies.access_diff import Comparison, affected, compare
 from policies.explain import Rules
 from policies.facts import CustomerFacts, GrantFact, SubscriptionFact
 from policies.paths import Target, read_target
 from policies.reasons import Reason
 from policies.routes import compile_routes
 from policies.schema import Billing, Config, Route, Tier, Upstream
+from policies.setting_changes import Effect
 from policies.supposed import Supposition, item_of, suppose
 from policies.tiers import build_ladder
 from policies.verdict import Caller, Question, judge

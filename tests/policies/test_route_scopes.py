@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policies.access_diff import Effect, compare
+from policies.access_diff import compare
 from policies.caller import Caller
 from policies.explain import Rules, explain
 from policies.facts import CustomerFacts
@@ -16,6 +16,7 @@ from policies.requirement import AUTHENTICATED, Requirement
 from policies.routes import Matched, compile_routes
 from policies.schema import Route
 from policies.scopes import challenge_of, missing_of, scopes_in, values_of
+from policies.setting_changes import Effect
 from policies.supposed import Supposition, suppose
 from policies.tiers import build_ladder
 from policies.verdict import Question, judge
