@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
 
-from gateway.credentials.issuers import issuer_problems
+from gateway.credentials.issuers import issuer_problems, key_problems
+from policies.crosschecks.conflicts import told
 from policies.diagnostics import Diagnostic, Severity
 from policies.draft import Positions
 from policies.expectations import unmet_expectations
-from policies.load import load
+from policies.load import Loaded, load
 from policies.routes import RouteTable, compile_routes
 from policies.schema import Config
 
@@ -88,19 +89,16 @@ def _compiled(
     path = source.path
     loaded = load(source.text, file=str(path), environ=environ, read_file=read_file)
     if loaded.config is None:
-        return LoadedFile(None, loaded.diagnostics, loaded.positions, source)
+        told_of = {(one.line, one.column) for one in loaded.diagnostics}
+        found = {one for one in _keys_at_fault(loaded, path) if (one.line, one.column) not in told_of}
+        return LoadedFile(None, tuple(sorted({*loaded.diagnostics, *found})), loaded.positions, source)
     compiled = compile_routes(loaded.config)
-    found: set[Diagnostic] = set()
+    found = set(_keys_at_fault(loaded, path))
     for problem in compiled.problems:
         where = ("default",) if problem.route_index is None else ("routes", problem.route_index)
         mark = loaded.positions.value(*where)
-        message = problem.message
-        if problem.other_index is not None:
-            message += f" (the other is at line {loaded.positions.value('routes', problem.other_index).line})"
+        message = told(problem, loaded.positions)
         found.add(Diagnostic(str(path), mark.line, mark.column, problem.severity, problem.code, message))
-    for issuer in issuer_problems(loaded.config.auth):
-        mark = loaded.positions.value("auth", "issuers", issuer.index, issuer.key)
-        found.add(Diagnostic(str(path), mark.line, mark.column, Severity.ERROR, "bad-key", issuer.message))
     if compiled.table is not None and (run_tests or loaded.config.run_tests_at_load):
         for unmet in unmet_expectations(loaded.config, compiled.table):
             mark = loaded.positions.value("tests", unmet.index)
@@ -110,6 +108,16 @@ def _compiled(
         return LoadedFile(None, diagnostics, loaded.positions, source)
     ready = (_with_ledger_beside(loaded.config, path), compiled.table)
     return LoadedFile(ready, diagnostics, loaded.positions, source)
+
+
+def _keys_at_fault(loaded: Loaded, path: Path) -> Iterator[Diagnostic]:
+    """What only those who verify tokens can say of keys; in a file with other errors, of the keys alone."""
+    if loaded.draft is None:
+        return
+    problems = key_problems(loaded.draft.auth) if loaded.config is None else issuer_problems(loaded.draft.auth)
+    for issuer in problems:
+        mark = loaded.positions.value("auth", "issuers", issuer.index, issuer.key)
+        yield Diagnostic(str(path), mark.line, mark.column, Severity.ERROR, "bad-key", issuer.message)
 
 
 def _with_ledger_beside(config: Config, path: Path) -> Config:

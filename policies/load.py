@@ -30,11 +30,15 @@ __all__ = ["DEMO_TOKEN_SECRET", "Loaded", "load"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`config` is None exactly when one of `diagnostics` is an error. `positions` is for checks made afterwards."""
+    """`config` is None exactly when one of `diagnostics` is an error. `positions` and `draft` are for checks made afterwards.
+
+    `draft` is what could be read of a file that has errors: to be looked at, never used.
+    """
 
     config: Config | None
     diagnostics: tuple[Diagnostic, ...]
     positions: Positions
+    draft: Config | None = None
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -53,4 +57,4 @@ def load(text: str | bytes, *, file: str, environ: Mapping[str, str], read_file:
     if draft is not None:
         cross_check(draft, findings)
     config = draft.config if draft is not None and not findings.has_errors else None
-    return Loaded(config, findings.in_order(), Positions(tree))
+    return Loaded(config, findings.in_order(), Positions(tree), None if draft is None else draft.config)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from policies.diagnostics import Findings, listed, nearest, quoted
 from policies.draft import Draft, Location, Positions, find, within
 from policies.scalars import Plain
-from policies.schema import Config, Model
+from policies.schema import Config, Issuer, Model, Tier, Upstream
 from policies.tree import Mapping, Node, Scalar, Sequence, says_nothing
 
 if TYPE_CHECKING:
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _STAND_INS: Final[dict[str, Any]] = {"version": 1, "upstreams": {"-": {"targets": ("http://127.0.0.1",)}}}
-"""Let the rest of a file be judged that lacks what every file must have; the lack itself is an error already."""
+"""Let the rest of a file be judged that lacks what every file must have; the lack itself is an error already.
+
+`_stand_in` does the same for an issuer, a tier or an upstream.
+"""
+
+_UNREAD: Final = "…"
+"""What messages show of a stand-in."""
 
 _KINDS: Final = {
     "model_type": "keys with values",
@@ -42,17 +48,27 @@ def shape(tree: Mapping, findings: Findings) -> Draft | None:
             config = Config.model_validate(absent | _plain(tree))
         except ValidationError as problems:
             broken: set[Location] = set()
+            stands_in: set[Location] = set()
             found = problems.errors(include_url=False, include_input=False)
             faulty = {problem["loc"][:end] for problem in found for end in range(len(problem["loc"]))}
             for problem in found:
                 if problem["type"] == "too_short" and problem["loc"] in faulty:
                     continue  # it isn't empty: its entries don't fit, and each says so itself
-                broken.add(_report(tree, problem, findings))
+                location = _report(tree, problem, findings)
+                if problem["type"] == "missing" and _stand_in(tree, problem["loc"]):
+                    stands_in.add(location)
+                else:
+                    broken.add(location)
             for name in (name for name in _STAND_INS if (name,) in broken and find(tree, (name,)) is None):
                 absent[name] = _STAND_INS[name]
                 lost.add((name,))
             if () in broken:
                 return None
+            for location in stands_in:
+                parent = find(tree, location[:-1])
+                if isinstance(parent, Sequence):
+                    parent.lost_items = True
+                lost.add(_names(location))
             _cut(tree, sorted(broken, reverse=True), lost)
         else:
             return Draft(config, Positions(tree), frozenset(lost))
@@ -89,7 +105,37 @@ def _cut(tree: Mapping, locations: list[Location], lost: set[tuple[str, ...]]) -
         elif isinstance(parent, Sequence) and isinstance(step, int):
             del parent.items[step]
             parent.lost_items = True
-        lost.add(tuple(step for step in location if isinstance(step, str)))
+        lost.add(_names(location))
+
+
+def _names(location: Location) -> tuple[str, ...]:
+    return tuple(step for step in location if isinstance(step, str))
+
+
+def _stand_in(tree: Mapping, location: Location) -> bool:
+    """Put something in the place of what an issuer, a tier or an upstream lacks, so that the rest of it is judged."""
+    *holder, key = location
+    node, model = find(tree, tuple(holder)), _model_at(tuple(holder))
+    if not isinstance(node, Mapping) or model is None:
+        return False
+    hashes = "secret" in node.values or "secret" in node.lost_keys
+    value = {
+        (Issuer, "issuer"): f"https://line-{node.mark.line}-{node.mark.column}.invalid",
+        (Issuer, "audience"): "-",
+        (Issuer, "algorithms"): ("HS256" if hashes else "RS256",),
+        (Upstream, "targets"): ("http://127.0.0.1:9",),
+        (Tier, "name"): f"line-{node.mark.line}-{node.mark.column}",
+    }.get((model, str(key)))
+    if value is None:
+        return False
+
+    def scalar(text: str) -> Scalar:
+        return Scalar(node.mark, _UNREAD, text, is_plain=False, is_substituted=True)
+
+    node.keys[str(key)] = node.mark
+    node.values[str(key)] = scalar(value) if isinstance(value, str) else Sequence(node.mark, [*map(scalar, value)])
+    node.lost_keys.add(str(key))
+    return True
 
 
 def _plain(node: Node) -> Any:

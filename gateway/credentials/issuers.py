@@ -7,7 +7,7 @@ token picks anything (P8).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Final, Protocol
@@ -126,6 +126,14 @@ def _rules(auth: schema.Auth, entry: schema.Issuer, customer: CustomerRule, keys
 def issuer_problems(auth: schema.Auth) -> tuple[IssuerProblem, ...]:
     """What in `auth.issuers` keeps tokens from being verified, for `gateway check`, start and reload."""
     return compile_issuers(auth)[1]
+
+
+def key_problems(auth: schema.Auth) -> Iterator[IssuerProblem]:
+    """What is wrong with the keys themselves, in a file that has other errors: nothing else of it is looked at."""
+    for index, entry in enumerate(auth.issuers):
+        keys = _configured_keys(entry)
+        if isinstance(keys, tuple) and keys[0] in {"public_key", "secret"}:
+            yield IssuerProblem(index, *keys)
 
 
 def _audience_problems(entry: schema.Issuer) -> list[tuple[str, str]]:

@@ -1,14 +1,14 @@
 """What one place of gateway.yaml means for another, each finding at its line.
 
 Every check reads the draft and adds findings. It must not report twice what the schema reported, nor call something
-undefined that may have been lost with a broken part. Routes that shadow each other or tie are `policies.routes`' part.
+undefined that may have been lost with a broken part. Routes that shadow each other or tie are looked at last.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.crosschecks import billing, expectations, issuers, routes, server, tiers, tokens, upstreams
+from policies.crosschecks import billing, conflicts, expectations, issuers, routes, server, tiers, tokens, upstreams
 
 if TYPE_CHECKING:
     from policies.diagnostics import Findings
@@ -26,5 +26,6 @@ def cross_check(draft: Draft, findings: Findings) -> None:
         billing.check,
         routes.check,
         expectations.check,
+        conflicts.check,
     ):
         check(draft, findings)

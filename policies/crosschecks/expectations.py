@@ -65,16 +65,16 @@ def _expect(draft: Draft, index: int, test: Expectation, findings: Findings) -> 
 def _who(draft: Draft, index: int, test: Expectation, findings: Findings) -> None:
     at = ("tests", index, "who")
     who = read_who(test.who)
-    if who is None or not draft.is_whole("tiers") or draft.has_losses(*at):
+    if who is None or draft.has_losses(*at) or draft.is_lost("tests", index, "at"):
         return
-    if who.until is not None and test.at is None and not draft.is_lost("tests", index, "at"):
+    if who.until is not None and test.at is None:
         findings.error(
             "no-time",
             draft.positions.value(*at, "until"),
             "a test with 'until' needs 'at', the time at which it plays, or its outcome would depend on the day it is run",
         )
         return
-    if draft.is_lost("tests", index, "at"):
+    if not draft.is_whole("tiers"):
         return
     impossible = suppose(who, draft.config.tiers, moment_of(test))
     if isinstance(impossible, Impossible):

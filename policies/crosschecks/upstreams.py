@@ -62,7 +62,7 @@ def _unused(draft: Draft, findings: Findings) -> None:
         return
     used = {route.upstream for route in draft.config.routes}
     for name in names:
-        if name not in used and draft.is_whole("routes", "upstream"):
+        if name not in used and draft.is_whole("routes", "upstream") and draft.is_whole("upstreams", name):
             findings.warning(
                 "unused-upstream",
                 draft.positions.key("upstreams", name),

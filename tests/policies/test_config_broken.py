@@ -60,6 +60,29 @@ def test_no_problem_shows_what_a_variable_holds_or_a_secret_says(broken: Broken)
         assert value not in rendered
 
 
+UNREADABLE = {
+    *("byte_order_mark", "control_character", "empty_file", "failed_tests", "indentation", "not_a_mapping", "not_utf8"),
+    *("several_documents", "syntax_colon", "syntax_flow_path", "syntax_flow_substitution", "tabs", "too_deep"),
+    *("unclosed_bracket", "unclosed_quote"),
+}
+"""Of which nothing else can be known, or whose tests are run when nothing else is wrong."""
+
+
+def test_an_error_elsewhere_hides_none_of_these(broken: Broken, tmp_path: Path) -> None:
+    text = broken.path.read_bytes()
+    if b"\ncache:" in text or broken.path.stem in UNREADABLE:
+        pytest.skip("its own text says why")
+    path = tmp_path / "gateway.yaml"
+    path.write_bytes(text.rstrip() + b"\ncache: {max_ttl: 3600}\n")
+    loaded = load_file(path, ENVIRON, run_tests=True)
+    assert isinstance(loaded, LoadedFile)
+    told = [(one.line, one.code, one.message) for one in loaded.diagnostics]
+    assert [one for one in told if "'max_ttl'" in one[2]]
+    assert [(one.line, one.code, one.message) for one in broken.loaded.diagnostics] == [
+        one for one in told if "'max_ttl'" not in one[2]
+    ]
+
+
 def test_there_are_enough_broken_files_and_none_without_its_text() -> None:
     assert len(FILES) >= 60
     assert {path.stem for path in FILES} == {path.stem for path in BROKEN.glob("*.txt")}

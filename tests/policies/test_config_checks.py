@@ -275,7 +275,7 @@ def test_a_lost_tier_makes_no_other_name_undefined() -> None:
 def test_a_route_that_needs_a_token_needs_someone_who_signs_it() -> None:
     assert codes(BASE + "default: authenticated\n") == ["no-issuers"]
     assert codes(BASE + "routes: [{path: /a, access: public}]\n") == []
-    assert codes(BASE + "auth: {issuers: [{}]}\ndefault: authenticated\n") == ["missing-key"] * 3
+    assert codes(BASE + "auth: {issuers: [{}]}\ndefault: authenticated\n") == ["missing-key"] * 3 + ["no-key"]
 
 
 def test_the_default_may_be_a_tier() -> None:
