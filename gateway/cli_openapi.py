@@ -27,7 +27,11 @@ def openapi(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", "-c", help="Report what this gateway.yaml leaves out, and draft nothing.", metavar="FILE"
+            "--config",
+            "-c",
+            help="Report what this gateway.yaml leaves out, and draft nothing.",
+            metavar="FILE",
+            readable=False,
         ),
     ] = None,
     tier: Annotated[

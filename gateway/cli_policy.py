@@ -69,8 +69,8 @@ def routes(config: Annotated[Path, ConfigOption] = _DEFAULT, output: FormatOptio
 
 
 def diff(
-    old: Annotated[Path, typer.Argument(help="The gateway.yaml in force.")],
-    new: Annotated[Path, typer.Argument(help="The one that is to take its place.")],
+    old: Annotated[Path, typer.Argument(help="The gateway.yaml in force.", readable=False)],
+    new: Annotated[Path, typer.Argument(help="The one that is to take its place.", readable=False)],
     ledger: Annotated[
         bool, typer.Option("--ledger", help="Count the customers of OLD's ledger that it touches.")
     ] = False,

@@ -32,7 +32,13 @@ PROBLEMS: Final = 1
 USAGE: Final = 2
 COULD_NOT_START: Final = 3
 
-ConfigOption: Final = typer.Option("--config", "-c", help="The gateway.yaml to work on.", metavar="FILE")
+ConfigOption: Final = typer.Option(
+    "--config",
+    "-c",
+    help="The gateway.yaml to work on.",
+    metavar="FILE",
+    readable=False,  # whether it can be read is seen, and said, when it is
+)
 
 
 def fail(detail: str, code: int = COULD_NOT_START) -> NoReturn:

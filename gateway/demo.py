@@ -37,6 +37,13 @@ HTTPBIN_START_SECONDS: Final = 20.0
 TOKEN_SECONDS: Final = 30 * 86400
 DEMO_CUSTOMER: Final = "alice"
 
+_HTTPBIN: Final = """
+import logging
+logging.getLogger("httpbin.core").setLevel(logging.ERROR)  # it warns that it has no page of its own, which nobody asks for
+from gunicorn.app.wsgiapp import run
+run()
+"""
+
 _log = logging.getLogger(__name__)
 
 
@@ -76,7 +83,7 @@ async def run_simulator(
     listen = listen or urlsplit(simulator_address(config.billing.stripe) or SIMULATOR_BASE).netloc
     stop = Stop()
     with stop.on_signals():
-        async with serving_simulator(config, listen, webhook, stop, public_url) as started:
+        async with serving_simulator(config, listen, webhook, stop, public_url, setting="--listen") as started:
             if isinstance(started, CannotStart):
                 return started
             _say(f"A simulated Stripe is at http://{listen} (its key is {SIMULATOR_KEY_PREFIX}). Ctrl-C ends it.")
@@ -86,12 +93,17 @@ async def run_simulator(
 
 @asynccontextmanager
 async def serving_simulator(
-    config: Config, listen: str, webhook: str | None, stop: Stop, public_url: str | None = None
+    config: Config,
+    listen: str,
+    webhook: str | None,
+    stop: Stop,
+    public_url: str | None = None,
+    *,
+    setting: str = "STRIPE_API_BASE",
 ) -> AsyncIterator[Simulator | CannotStart]:
-    """The simulator on its own listener."""
-    bound = bind(
-        listen, "--listen", "choose another with --listen, or STRIPE_API_BASE=http://127.0.0.1:PORT for both sides"
-    )
+    """The simulator on its own listener, which `setting` puts elsewhere."""
+    elsewhere = "STRIPE_API_BASE=http://127.0.0.1:PORT, in every terminal"
+    bound = bind(listen, setting, f"choose another with {'' if setting in elsewhere else f'{setting}, or '}{elsewhere}")
     if isinstance(bound, CannotListen):
         yield CannotStart(bound.detail)
         return
@@ -159,7 +171,7 @@ async def _running_httpbin(host: str, port: int) -> AsyncIterator[CannotStart | 
         )
         return
     process = await asyncio.create_subprocess_exec(
-        str(python), "-m", "gunicorn", "--bind", f"{host}:{port}", "--threads", "8", "--log-level", "warning", "httpbin:app",
+        str(python), "-c", _HTTPBIN, "--bind", f"{host}:{port}", "--threads", "8", "--log-level", "warning", "httpbin:app",
         start_new_session=True,  # Ctrl-C is ours to pass on, after the gateway has finished what is under way
     )  # fmt: skip
     try:

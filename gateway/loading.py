@@ -17,6 +17,7 @@ from policies.expectations import unmet_expectations
 from policies.load import Loaded, load
 from policies.routes import RouteTable, compile_routes
 from policies.schema import Config
+from policies.source import LARGEST_FILE_BYTES
 
 LARGEST_FILE: Final = 64 * 1024
 _RELATIVE_SQLITE: Final = "sqlite:///"
@@ -57,7 +58,7 @@ def load_file(path: Path, environ: Mapping[str, str], *, run_tests: bool = False
     With `run_tests`, or where the file says `run_tests_at_load`, a test of the file that fails is an error like others.
     """
     try:
-        text = path.read_bytes()
+        text = read_bounded(path)
     except FileNotFoundError:
         return Unreadable(f"there is no {path}. Name your configuration with --config FILE.")
     except OSError as error:
@@ -126,6 +127,12 @@ def _with_ledger_beside(config: Config, path: Path) -> Config:
         return config
     file = path.resolve().parent / url.removeprefix(_RELATIVE_SQLITE)
     return config.model_copy(update={"database": SecretStr(f"{_RELATIVE_SQLITE}{file}")})
+
+
+def read_bounded(path: Path) -> bytes:
+    """The file's bytes, and of one that is too large no more than tells it: `/dev/zero` never ends. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(LARGEST_FILE_BYTES + 1)
 
 
 def read_text(path: str) -> str:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from gateway.loading import Source, read_text
+from gateway.loading import Source, read_bounded, read_text
 
 WATCH_SECONDS: Final = 0.5
 GONE_LOOKS: Final = 10
@@ -70,7 +70,7 @@ def _digest(source: Source) -> bytes:
 def _digest_of_disk(source: Source) -> bytes | None:
     """Of what is there now in the place of the same files; None where there is no gateway.yaml."""
     try:
-        text = source.path.read_bytes()
+        text = read_bounded(source.path)
     except OSError:
         return None
     return _digest(Source(source.path, text, {name: _text_or_nothing(name) for name in source.files}))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from gateway.loading import LoadedFile, Unreadable, load_file
 from policies.diagnostics import Severity
 from policies.load import DEMO_TOKEN_SECRET
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GOOD = """version: 1
 upstreams: {api: {targets: [http://127.0.0.1:9000]}}
@@ -31,6 +28,12 @@ def load(directory: Path, text: str, environ: dict[str, str] | None = None) -> L
     loaded = load_file(path, ENVIRONMENT if environ is None else environ)
     assert isinstance(loaded, LoadedFile)
     return loaded
+
+
+def test_a_file_without_an_end_is_read_no_further_than_one_may_be_long() -> None:
+    loaded = load_file(Path("/dev/zero"), ENVIRONMENT)
+    assert isinstance(loaded, LoadedFile)
+    assert [one.code for one in loaded.diagnostics] == ["too-large"]
 
 
 def test_a_good_file_is_ready_with_its_routes_compiled(tmp_path: Path) -> None:
