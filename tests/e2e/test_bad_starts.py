@@ -210,7 +210,6 @@ def test_a_command_on_what_is_not_there_is_a_sentence_and_exit_code_1(tmp_path: 
     [
         ["nothing"],
         ["grant", "x"],
-        ["grant", "", "pro", "--reason", "y", "--until", "yesterday"],
         ["events", "--status", "x"],
     ],
 )
