@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
@@ -45,9 +46,10 @@ def bind(address: str, setting: str, remedy: str = "") -> socket.socket | Cannot
     except (OSError, UnicodeError) as error:
         listener.close()
         what = getattr(error, "strerror", None) or "the address can't be used"
-        return CannotListen(
-            f"can't listen on {address}: {what}. Stop what uses it, or {remedy or f'change {setting} in gateway.yaml'}."
-        )
+        cure = remedy or f"change {setting} in gateway.yaml"
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            cure = f"stop what uses it, or {cure}"
+        return CannotListen(f"can't listen on {address}: {what}. {cure[:1].upper()}{cure[1:]}.")
     return listener
 
 
