@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from admin.simulator import Simulator
+from admin.simulator.changes import price_in_words
 from admin.stripe.account import simulator_address
 from admin.stripe.client import SIMULATOR_BASE, SIMULATOR_KEY_PREFIX
 from gateway.bootstrap import CannotStart
@@ -87,6 +88,8 @@ async def run_simulator(
             if isinstance(started, CannotStart):
                 return started
             _say(f"A simulated Stripe is at http://{listen} (its key is {SIMULATOR_KEY_PREFIX}). Ctrl-C ends it.")
+            _say(f"It sells {', '.join(map(price_in_words, started.world.store.prices.values())) or 'nothing'}.")
+            _say("What simulator.prices in gateway.yaml doesn't say of these is made up.")
             await stop.requested.wait()
     return None
 
@@ -119,7 +122,7 @@ async def serving_simulator(
         bound.close()
         yield CannotStart(f"the simulator can't be set up: {error}.")
         return
-    simulator.seed_from_tiers(config.tiers)
+    simulator.seed_from_tiers(config.tiers, config.simulator.prices)
     async with (
         simulator.webhooks.run(),
         serving([(listener(simulator.asgi, drain=1, protocol=HttpToolsProtocol), bound)], stop),

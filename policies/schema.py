@@ -44,6 +44,12 @@ def _moment(value: str) -> str:
     return value
 
 
+def _currency(value: str) -> str:
+    if len(value) != 3 or not (value.isascii() and value.isalpha() and value.islower()):
+        raise ValueError("is not a currency; write it as 'usd'")
+    return value
+
+
 def _enforcement(value: str) -> str:
     parse_enforcement(value)
     return value
@@ -67,6 +73,9 @@ Moment = Annotated[str, AfterValidator(_moment), WithJsonSchema({"type": "string
 
 Enforce = Annotated[str, AfterValidator(_enforcement), WithJsonSchema({"type": "string", "pattern": ENFORCE_PATTERN})]
 """What `parse_enforcement` reads, kept as it is written: ``on``, ``observe``, ``off`` or ``25%``."""
+
+Currency = Annotated[str, AfterValidator(_currency), WithJsonSchema({"type": "string", "pattern": "^[a-z]{3}$"})]
+"""Three small letters, as Stripe writes them."""
 
 Whole = Annotated[int, BeforeValidator(read_whole)]
 Flag = Annotated[bool, BeforeValidator(read_flag)]
@@ -328,6 +337,25 @@ class Expectation(Model):
     expect: str = Field(min_length=1)
 
 
+class SimulatedPrice(Model):
+    """What the simulated Stripe asks for a price: the real one knows, and is not asked in a rehearsal."""
+
+    called: ClassVar[str] = "a simulated price"
+
+    amount: Whole | None = Field(default=None, ge=0, le=99_999_999)
+    currency: Currency = "usd"
+    interval: Literal["day", "week", "month", "year"] | None = None
+    interval_count: Whole = Field(default=1, ge=1, le=1095)
+
+
+class Simulated(Model):
+    """What `gateway simulator`, `gateway demo` and `gateway rehearse` can't know of what the tiers name."""
+
+    called: ClassVar[str] = "simulator"
+
+    prices: dict[str, SimulatedPrice] = Field(default_factory=dict)
+
+
 class Config(Model):
     """A whole gateway.yaml. What it refers to exists and agrees: `policies.load` saw to that."""
 
@@ -345,5 +373,6 @@ class Config(Model):
     routes: tuple[Route, ...] = ()
     default: str = "deny"
     streams: Streams = Streams()
+    simulator: Simulated = Simulated()
     tests: tuple[Expectation, ...] = ()
     run_tests_at_load: Flag = False

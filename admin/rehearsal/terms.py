@@ -72,7 +72,7 @@ def terms_from(config: Config) -> Terms | None:
     Its options that narrow access stay out: the simulated Stripe has no refunds and disputes, and the oracle no opinion
     on `require_paid_invoice`. `left_out` names them.
     """
-    catalogue = offers_from(config.tiers)
+    catalogue = offers_from(config.tiers, config.simulator.prices)
     if not catalogue:
         return None
     taken = {offer.price for offer in catalogue} | {key for tier in config.tiers for key in tier.lookup_keys}

@@ -49,13 +49,13 @@ from admin.simulator.store import Store
 from admin.simulator.wire import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from starlette.requests import Request
 
     from admin.simulator.protocol import Endpoint
     from admin.simulator.seeding import Offer
-    from policies.schema import Tier
+    from policies.schema import SimulatedPrice, Tier
 
 DEFAULT_API_KEY: Final = "sk_test_simulator"
 TICK_SECONDS: Final = 0.5
@@ -131,9 +131,9 @@ class Simulator:
         """Add these products and prices, with exactly these ids."""
         seeding.seed(self.world.store, offers, int(self.now()))
 
-    def seed_from_tiers(self, tiers: Sequence[Tier]) -> None:
-        """Add whatever the tiers of a gateway.yaml name, with made-up amounts."""
-        self.seed(seeding.offers_from(tiers))
+    def seed_from_tiers(self, tiers: Sequence[Tier], stated: Mapping[str, SimulatedPrice] | None = None) -> None:
+        """Add whatever the tiers of a gateway.yaml name, as `stated` says, and with made-up amounts where it doesn't."""
+        self.seed(seeding.offers_from(tiers, stated))
 
     def _add_default_portal(self) -> None:
         store, now = self.world.store, int(self.now())

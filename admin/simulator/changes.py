@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 from admin.simulator.entities import Item, PendingUpdate
 from admin.simulator.wire import ApiError, missing
+from policies.money import format_offer
+from policies.offers import Offer
 
 if TYPE_CHECKING:
     from admin.simulator.billing import Billing
-    from admin.simulator.entities import Subscription
+    from admin.simulator.entities import Price, Subscription
     from admin.simulator.wire import Params
 
 PENDING_SECONDS = 23 * 3600
+MOST_LISTED = 20
 PRORATIONS = ("always_invoice", "create_prorations", "none")
 PAYMENT_BEHAVIORS = ("allow_incomplete", "default_incomplete", "error_if_incomplete", "pending_if_incomplete")
 _UNCHARGED = ("trialing", "paused", "incomplete")
@@ -88,13 +91,29 @@ def new_item(billing: Billing, subscription: Subscription, price: str, quantity:
 
 def recurring_price(billing: Billing, price: str, param: str, currency: str | None = None) -> None:
     """Refuse a price that can't be subscribed to."""
-    found = billing.store.get(billing.store.prices, price, param=param)
+    if price not in billing.store.prices:
+        sold = [price_in_words(one) for one in billing.store.prices.values() if one.active and one.interval is not None]
+        more = f" and {len(sold) - MOST_LISTED} more" if len(sold) > MOST_LISTED else ""
+        raise ApiError(
+            400,
+            f"No such price: '{price[:255]}'. The simulator sells what the tiers of gateway.yaml name: "
+            f"{', '.join(sold[:MOST_LISTED])}{more}.",
+            code="resource_missing",
+            param=param,
+        )
+    found = billing.store.prices[price]
     if found.interval is None:
         raise ApiError(400, f"The price {price} is one-time; a subscription needs a recurring price.", param=param)
     if not found.active:
         raise ApiError(400, f"The price {price} is inactive, so it can't be subscribed to.", param=param)
     if currency is not None and found.currency != currency:
         raise ApiError(400, f"The price {price} is in {found.currency}; the others are in {currency}.", param=param)
+
+
+def price_in_words(price: Price) -> str:
+    """`price_pro (29.00 USD per month)`."""
+    offer = Offer("", price.id, price.unit_amount, price.currency, price.interval, price.interval_count)
+    return f"{price.id} ({format_offer(offer)})"
 
 
 def refuse_unpayable(billing: Billing, subscription: Subscription, change: Change, proration: str) -> None:

@@ -1,7 +1,7 @@
 """The catalogue that a gateway.yaml speaks of: products and prices with exactly the ids that it names.
 
-It decides amounts and intervals by guessing from names, so that any gateway.yaml can be rehearsed. It must never make an
-event: a seeded catalogue has always been there.
+It decides amounts and intervals: as `simulator.prices` states them, and else by guessing from names, so that any
+gateway.yaml can be rehearsed. It must never make an event: a seeded catalogue has always been there.
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ from typing import TYPE_CHECKING, Final
 from admin.simulator.entities import Price, Product
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from admin.simulator.periods import Interval
     from admin.simulator.store import Store
-    from policies.schema import Tier
+    from policies.schema import SimulatedPrice, Tier
 
 AMOUNTS: Final = (2900, 9900, 29900, 99900)
 """What the first, second, … tier on sale costs a month, in cents."""
 
 YEAR_COSTS_MONTHS: Final = 10
-_INTERVALS: Final[tuple[tuple[str, Interval], ...]] = (
-    (r"year|annual|yr", "year"),
-    (r"month", "month"),
-    (r"week", "week"),
-    (r"daily|_day", "day"),
+Rhythm = tuple["Interval", int]
+_HINTS: Final[tuple[tuple[str, Rhythm], ...]] = (
+    (r"quarter|3.?month", ("month", 3)),
+    (r"half.?year|semi.?annual|6.?month", ("month", 6)),
+    (r"year|annual|yr|12.?month", ("year", 1)),
+    (r"month", ("month", 1)),
+    (r"week", ("week", 1)),
+    (r"daily|_day", ("day", 1)),
 )
+_UNHINTED: Final[tuple[Rhythm, ...]] = (("month", 1), ("year", 1), ("month", 3), ("month", 6), ("week", 1), ("day", 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +50,70 @@ class Offer:
     description: str | None = None
 
 
-def offers_from(tiers: Sequence[Tier]) -> list[Offer]:
-    """Offers for everything that the tiers name: prices as they are, products with two prices, lookup keys with one."""
+def offers_from(tiers: Sequence[Tier], stated: Mapping[str, SimulatedPrice] | None = None) -> list[Offer]:
+    """Offers for everything that the tiers name: prices as they are, products with two prices, lookup keys with one.
+
+    What `stated` (`simulator.prices` of a gateway.yaml) says of one of these names holds; a product has then that one
+    price. The rest is guessed: see `_rhythms`.
+    """
     offers: list[Offer] = []
-    sold = [tier for tier in tiers if tier.sold]
-    for place, tier in enumerate(sold):
+    known = stated or {}
+    for place, tier in enumerate(tier for tier in tiers if tier.sold):
         monthly = AMOUNTS[place] if place < len(AMOUNTS) else AMOUNTS[-1] * (place - len(AMOUNTS) + 2)
         name = tier.name.replace("_", " ").replace("-", " ").title()
         own = f"prod_{_slug(tier.name)}"
-        offers.extend(_guess(price, price, name, own, monthly) for price in tier.prices)
+        wanted = [_Wanted(price, price, own) for price in tier.prices]
         for product in tier.products:
-            offers.append(_guess(f"price_{_slug(product)}_monthly", "month", name, product, monthly))
-            offers.append(_guess(f"price_{_slug(product)}_yearly", "year", name, product, monthly))
-        offers.extend(
-            _guess(f"price_{_slug(key)}", key, name, own, monthly, lookup_key=key) for key in tier.lookup_keys
+            price = f"price_{_slug(product)}"
+            if product in known:
+                wanted.append(_Wanted(product, price, product))
+            else:
+                wanted += (_Wanted("month", f"{price}_monthly", product), _Wanted("year", f"{price}_yearly", product))
+        wanted += (_Wanted(key, f"price_{_slug(key)}", own, key) for key in tier.lookup_keys)
+        rhythms = _rhythms(wanted, known)
+        offers += (
+            _offer(one, rhythm, name, monthly, known.get(one.name)) for one, rhythm in zip(wanted, rhythms, strict=True)
         )
     return offers
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A price to be there. `name` is what gateway.yaml calls it, from which its rhythm is guessed."""
+
+    name: str
+    price: str
+    product: str
+    lookup_key: str | None = None
+
+
+def _rhythms(wanted: Sequence[_Wanted], known: Mapping[str, SimulatedPrice]) -> list[Rhythm]:
+    """How often each is paid: as stated, else as its name says, else what no other price of its product has yet.
+
+    So the first id without a hint is monthly and the second yearly: two prices of one rhythm would be one too many, and
+    a Billing portal takes none such.
+    """
+    found: list[Rhythm | None] = []
+    for one in wanted:
+        stated = known.get(one.name)
+        if stated is not None and stated.interval is not None:
+            found.append((stated.interval, stated.interval_count))
+        else:
+            found.append(next((rhythm for hint, rhythm in _HINTS if re.search(hint, one.name.lower())), None))
+    result: list[Rhythm] = []
+    for one, rhythm in zip(wanted, found, strict=True):
+        taken = {taken for other, taken in zip(wanted, found, strict=True) if other.product == one.product}
+        taken |= {given for other, given in zip(wanted, result, strict=False) if other.product == one.product}
+        result.append(rhythm or next((free for free in _UNHINTED if free not in taken), _UNHINTED[0]))
+    return result
+
+
+def _offer(one: _Wanted, rhythm: Rhythm, name: str, monthly: int, stated: SimulatedPrice | None) -> Offer:
+    interval, count = rhythm
+    each = {"year": monthly * YEAR_COSTS_MONTHS, "month": monthly, "week": monthly // 4, "day": monthly // 30}[interval]
+    amount = stated.amount if stated is not None and stated.amount is not None else each * count
+    currency = stated.currency if stated is not None else "usd"
+    return Offer(one.price, name, amount, currency, interval, count, one.lookup_key, one.product)
 
 
 def seed(store: Store, offers: Iterable[Offer], now: int) -> None:
@@ -90,16 +142,6 @@ def seed(store: Store, offers: Iterable[Offer], now: int) -> None:
             ),
         )
         product.default_price = product.default_price or offer.price
-
-
-def _guess(price: str, hint: str, name: str, product: str, monthly: int, *, lookup_key: str | None = None) -> Offer:
-    interval: Interval = next(
-        (interval for pattern, interval in _INTERVALS if re.search(pattern, hint.lower())), "month"
-    )
-    amount = {"year": monthly * YEAR_COSTS_MONTHS, "month": monthly, "week": monthly // 4, "day": monthly // 30}[
-        interval
-    ]
-    return Offer(price, name, amount, interval=interval, lookup_key=lookup_key, product=product)
 
 
 def _slug(text: str) -> str:

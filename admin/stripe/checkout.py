@@ -33,6 +33,7 @@ from admin.stripe.results import (
 )
 from admin.stripe.sync import CustomerSync
 from admin.stripe.work import EventWork, NotYet
+from policies.money import format_offer
 
 if TYPE_CHECKING:
     from admin.ledger.checkouts import Checkouts
@@ -152,7 +153,8 @@ class CheckoutDesk:
         for offer in offers:
             if (price is None or offer.price == price) and (interval is None or offer.interval == interval):
                 return offer
-        return NotForSale(f"tier {tier!r} is not offered like that")
+        listed = ", ".join(f"{offer.price} ({format_offer(offer)})" for offer in offers)
+        return NotForSale(f"tier {tier!r} is not offered like that; on offer are: {listed}")
 
     async def _round(self, gateway: StripeGateway, wish: _Wish) -> CheckoutOutcome | _Again:
         # The number first: whoever has seen an attempt that was used up also sees the customer that it linked.

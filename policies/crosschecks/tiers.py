@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from policies.diagnostics import listed
+from policies.diagnostics import listed, nearest, quoted
 
 if TYPE_CHECKING:
     from policies.diagnostics import Findings
@@ -25,6 +25,7 @@ def check(draft: Draft, findings: Findings) -> None:
     _names(draft, findings)
     _ids(draft, findings)
     _features(draft, findings)
+    _simulated(draft, findings)
     for index, tier in enumerate(draft.config.tiers):
         lost = any(draft.is_lost("tiers", index, kind) or draft.has_losses("tiers", index, kind) for kind in _SOLD_BY)
         if index > 0 and not tier.sold and not lost:
@@ -73,6 +74,27 @@ def _ids(draft: Draft, findings: Findings) -> None:
                         mark,
                         f"the {word} {shown} is {where} already (line {line}); a {word} pays for one tier",
                     )
+
+
+def _simulated(draft: Draft, findings: Findings) -> None:
+    """`simulator.prices` tells of what the tiers sell, and of nothing else."""
+    tiers = draft.config.tiers
+    is_partly_lost = any(
+        draft.is_lost("tiers", index, kind) or draft.has_losses("tiers", index, kind)
+        for index in range(len(tiers))
+        for kind in _SOLD_BY
+    )
+    if is_partly_lost or draft.is_lost("tiers") or draft.has_losses("tiers"):
+        return
+    sold = [name for tier in tiers for kind in _SOLD_BY for name in getattr(tier, kind)]
+    for name in draft.config.simulator.prices:
+        if name not in sold:
+            mark = draft.positions.key("simulator", "prices", name)
+            findings.error(
+                "unknown-price",
+                mark,
+                f"no tier names {quoted(name)} as a price, product or lookup key{nearest(name, sold)}",
+            )
 
 
 def _features(draft: Draft, findings: Findings) -> None:

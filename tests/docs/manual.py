@@ -18,10 +18,11 @@ ANSWERS: Final = ROOT / "docs" / "answers.md"
 OPERATING: Final = ROOT / "docs" / "operating.md"
 POLICIES: Final = ROOT / "docs" / "policies.md"
 STRIPE: Final = ROOT / "docs" / "stripe.md"
+SIMULATOR: Final = ROOT / "docs" / "simulator.md"
 API_KEYS: Final = ROOT / "docs" / "api-keys.md"
 # What is meant to be, not only what is: its commands and settings are not all there yet, so it is no page of the manual.
 DESIGN: Final = ROOT / "docs" / "design.md"
-REFERENCE: Final = (README, CONFIGURATION, ANSWERS, OPERATING, POLICIES, STRIPE, API_KEYS)
+REFERENCE: Final = (README, CONFIGURATION, ANSWERS, OPERATING, POLICIES, STRIPE, SIMULATOR, API_KEYS)
 PAGES: Final = (
     *REFERENCE,
     ROOT / "CONTRIBUTING.md",

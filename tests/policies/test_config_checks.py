@@ -265,6 +265,25 @@ def test_the_first_tier_may_sell_nothing_and_a_later_one_is_warned_of() -> None:
     assert codes(f'{PUBLIC}tiers: [{{name: free}}, {{name: pro, prices: ["${{PRICE}}"]}}]\n') == ["unset-variable"]
 
 
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("price_a: {interval: year, amount: 100, currency: eur}", []),
+        ("prod_b: {interval: month, interval_count: 3}", []),
+        ("team: {}", []),
+        ("price_x: {interval: year}", ["unknown-price"]),
+        ("price_a: {interval: fortnight}", ["bad-value"]),
+        ("price_a: {amount: -1}", ["out-of-range"]),
+        ("price_a: {interval_count: 0}", ["out-of-range"]),
+        ("price_a: {currency: EUR}", ["bad-value"]),
+        ("price_a: {intervall: year}", ["unknown-key"]),
+    ],
+)
+def test_the_simulator_is_told_only_of_what_the_tiers_sell(entry: str, expected: list[str]) -> None:
+    tiers = "tiers: [{name: pro, prices: [price_a], products: [prod_b], lookup_keys: [team]}]\n"
+    assert codes(f"{PUBLIC}{tiers}simulator: {{prices: {{{entry}}}}}\n") == expected
+
+
 def test_a_lost_tier_makes_no_other_name_undefined() -> None:
     text = (
         with_issuers(issuer()) + "tiers: [{nam: pro, features: [x]}]\nroutes: [{path: /a, tier: pro, features: [x]}]\n"

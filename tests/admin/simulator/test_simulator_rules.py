@@ -16,7 +16,7 @@ from admin.simulator.clock import SimulatedClock
 from admin.simulator.periods import INTERVALS, LONGEST_COUNT, Interval, end_of_period
 from admin.simulator.seeding import Offer, offers_from
 from admin.simulator.wire import ApiError, Params, parse_form, parse_json
-from policies.schema import Tier
+from policies.schema import SimulatedPrice, Tier
 
 MOMENTS = st.integers(0, 4_000_000_000)
 
@@ -132,6 +132,30 @@ def test_any_tiers_can_be_rehearsed_with_exactly_the_ids_they_name() -> None:
     }
     assert store.products["prod_XyZ"].default_price == "price_prod_xyz_monthly"
     assert store.events == {}, "a seeded catalogue has always been there"
+
+
+def test_a_price_is_what_gateway_yaml_states_and_else_what_its_name_or_its_place_says() -> None:
+    tiers = (
+        Tier(name="pro", prices=("price_1Qa", "price_1Qb"), lookup_keys=("pro_quarterly",), products=("prod_Rk2p",)),
+        Tier(name="team", prices=("price_1Qc", "price_team_yearly", "price_1Qd"), lookup_keys=("t",)),
+    )
+    stated = {
+        "price_1Qa": SimulatedPrice(interval="year", amount=4321, currency="eur"),
+        "prod_Rk2p": SimulatedPrice(interval="week", interval_count=2),
+        "t": SimulatedPrice(amount=7),
+    }
+    shown = {offer.price: (offer.interval, offer.interval_count, offer.amount) for offer in offers_from(tiers, stated)}
+    assert shown == {
+        "price_1Qa": ("year", 1, 4321),
+        "price_1Qb": ("month", 1, 2900),
+        "price_pro_quarterly": ("month", 3, 8700),
+        "price_prod_rk2p": ("week", 2, 1450),
+        "price_1Qc": ("month", 1, 9900),
+        "price_team_yearly": ("year", 1, 99000),
+        "price_1Qd": ("month", 3, 29700),
+        "price_t": ("month", 6, 7),
+    }
+    assert [offer.currency for offer in offers_from(tiers, stated)][:2] == ["eur", "usd"]
 
 
 def test_amounts_grow_with_every_tier_however_many_there_are() -> None:
