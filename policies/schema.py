@@ -342,7 +342,7 @@ class SimulatedPrice(Model):
 
     called: ClassVar[str] = "a simulated price"
 
-    amount: Whole | None = Field(default=None, ge=0, le=99_999_999)
+    amount: Annotated[int, Field(ge=0, le=99_999_999), BeforeValidator(read_whole)] | None = None
     currency: Currency = "usd"
     interval: Literal["day", "week", "month", "year"] | None = None
     interval_count: Whole = Field(default=1, ge=1, le=1095)
