@@ -27,14 +27,17 @@ from gateway.judging_again import JudgingAgain
 from gateway.not_ours import refuse_elsewhere
 from gateway.own_endpoints import is_reserved, serve_own
 from gateway.plan import Plan
+from gateway.short_way import ShortWays
 from gateway.streams import Ending, Streams
 from gateway.telemetry import Telemetry
 from gateway.under_way import NOBODY, AnswerUnderWay, asks_for_events
+from gateway.upstream.begun import Begun
 from gateway.upstream.headers import outbound_request_headers
 from gateway.upstream.opening import OFFER, Opening, opening_of
 from gateway.upstream.outcome import (
     AnswerBroken,
     CallerLeft,
+    Outcome,
     Receive,
     Scope,
     Send,
@@ -89,6 +92,7 @@ class Gateway:
             monotonic=monotonic,
         )
         resolver.on_change(self.streams.changed)
+        self.at_once = ShortWays(self, telemetry.tell).take
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection's request. A WebSocket comes as one that our listener lets become a tunnel; other servers' are refused."""
@@ -96,8 +100,12 @@ class Gateway:
             return await refuse_elsewhere(scope, receive, send, self.plan.answers)
         started = perf_counter()
         walk = begin(scope, receive, send, self.plan)
+        return await self.to_its_end(walk, started, self._walk(walk, walk.plan.routes.read(request_target(scope))))
+
+    async def to_its_end(self, walk: Walk, started: float, work: Awaitable[None]) -> None:
+        """Let a walk end, and tell of it once, however it ends. `started` is of `perf_counter`."""
         try:
-            await self._walk(walk, walk.plan.routes.read(request_target(scope)))
+            await work
         except TornAnswerError:
             raise
         except Exception as error:
@@ -154,6 +162,20 @@ class Gateway:
             walk.observe(decision)
             return await self._forward(walk, route, caller, decision.standing)
         return await _refuse(walk, route, caller, decision)
+
+    def admits_at_once(self, plan: Plan, route: CompiledRoute, caller: Caller) -> Forward | None:
+        """The decision where it is to forward, and follows from what is remembered; None where something has to be asked."""
+        if plan is not self.plan or missing_of(route.requirement, caller) is not None:
+            return None
+        now = self._now()
+        known = self._resolver.glance(caller.customer, now)
+        if known is None:
+            return None
+        decision = decide(route.requirement, known, plan.ladder, now)
+        if not isinstance(decision, Forward):
+            return None
+        self._resolver.used_memory()
+        return decision
 
     async def _decide(
         self, plan: Plan, route: CompiledRoute, caller: Caller, last_known: Entitlement | None = None
@@ -235,11 +257,10 @@ class Gateway:
         if walk.forwarded_path is not None:
             _, mark, query = (request_target(scope) if target is None else target).partition(b"?")
             target = walk.forwarded_path + mark + query
-        peer = scope["client"][0] if scope.get("client") else ""
         headers = outbound_request_headers(
             inbound,
             rules=plan.upstreams.rules(route.upstream),
-            peer=peer,
+            peer=(peer := scope["client"][0] if scope.get("client") else ""),
             trusted=plan.trusted_proxies.trusts(peer),
             scheme=scope["scheme"],
             request_id=walk.request_id,
@@ -252,6 +273,38 @@ class Gateway:
                 return await walk.refuse(Reason.BAD_REQUEST, offered, [(b"sec-websocket-version", b"13")])
             opening = offered
             headers += OFFER
+
+        def forward(send: Send) -> Awaitable[Outcome]:
+            return plan.upstreams.forward(
+                route.upstream,
+                scope=scope,
+                headers=headers,
+                receive=walk.receive,
+                send=send,
+                target=target,
+                timeouts=route.timeouts,
+                opening=opening,
+            )
+
+        return await self._exchange(walk, route, caller, forward, opening)
+
+    async def go_on(self, walk: Walk, route: CompiledRoute, caller: Caller | None, begun: Begun) -> None:
+        """The rest of a walk whose request is on its way already."""
+        await self._exchange(
+            walk,
+            route,
+            caller,
+            lambda send: walk.plan.upstreams.go_on(begun, scope=walk.scope, receive=walk.receive, send=send),
+        )
+
+    async def _exchange(
+        self,
+        walk: Walk,
+        route: CompiledRoute,
+        caller: Caller | None,
+        forward: Callable[[Send], Awaitable[Outcome]],
+        opening: Opening | None = None,
+    ) -> None:
         started = perf_counter()
         under_way: AnswerUnderWay | None = None
         if caller is not None or asks_for_events(walk):
@@ -261,16 +314,7 @@ class Gateway:
             if caller is not None:
                 self.streams.add(under_way)
         try:
-            outcome = await plan.upstreams.forward(
-                route.upstream,
-                scope=scope,
-                headers=headers,
-                receive=walk.receive,
-                send=walk.send if under_way is None else under_way.send,
-                target=target,
-                timeouts=route.timeouts,
-                opening=opening,
-            )
+            outcome = await forward(walk.send if under_way is None else under_way.send)
         finally:
             if under_way is not None:
                 if caller is not None:

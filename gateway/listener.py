@@ -12,7 +12,6 @@ The connection of a request that offers a WebSocket goes to `gateway.listener_tu
 
 from __future__ import annotations
 
-import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
@@ -27,7 +26,7 @@ from gateway.listener_head import (
     without_upgrade,
 )
 from gateway.listener_tunnel import CallerTunnel
-from gateway.upstream.outcome import DEPARTURE_KEY, STOP_KEY, TARGET_KEY, TUNNEL_KEY
+from gateway.upstream.outcome import TUNNEL_KEY
 from policies.reasons import Reason
 
 if TYPE_CHECKING:
@@ -36,11 +35,13 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
+    from gateway.listener_connection import AtOnce
     from gateway.listener_head import RenderRefusal
 
 _SLICE_BYTES: Final = 16 * 1024
 """How much is parsed at once. The parser can't be stopped inside a read, and uvloop reads up to 256 KiB: nine thousand requests."""
 _BLANKS: Final = frozenset({b" ", b"\t"})
+_ANNOUNCE_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 _TOO_LARGE: Final = Refusal(Reason.HEADERS_TOO_LARGE, "The head of the request is too long.")
 
 
@@ -67,6 +68,7 @@ class GatewayProtocol(CallerConnection):
         self._head_so_far = b""
         self._progressed = False
         self._silent_bytes = 0
+        self._announces_body = False
 
     def _feed(self, data: bytes) -> None:
         for start in range(0, len(data), _SLICE_BYTES):
@@ -134,6 +136,7 @@ class GatewayProtocol(CallerConnection):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
+        self._announces_body = False
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request-target."""
@@ -149,6 +152,8 @@ class GatewayProtocol(CallerConnection):
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
+        elif name in _ANNOUNCE_BODY:
+            self._announces_body = True
         # llhttp leaves some of the whitespace behind a value, which is no part of it (RFC 9112, section 5.1).
         self.headers.append((name, value.rstrip(b" \t") if value[-1:] in _BLANKS else value))
 
@@ -166,40 +171,25 @@ class GatewayProtocol(CallerConnection):
         if self._refusal is not None:
             raise _RefusedError
         self._reading_head = False
-        target = self.url
-        raw_path, _, query = target.partition(b"?")
-        path = raw_path.decode("ascii")
         cycle = GatewayCycle(
             self,
+            method.decode("ascii"),
+            self.url,
+            version,
+            self.headers,
             keep_alive=version == "1.1" and self.parser.should_keep_alive(),
             expects_continue=self.expect_100_continue and version == "1.1",
         )
-        cycle.scope = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "method": method.decode("ascii"),
-            "scheme": self.scheme,
-            "path": urllib.parse.unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": "",
-            "headers": self.headers,
-            "client": self.client,
-            "server": self.server,
-            "state": self.app_state.copy(),
-            TARGET_KEY: target,
-            DEPARTURE_KEY: cycle.on_departure,
-            STOP_KEY: cycle.on_stop,
-        }
         self._newest = cycle
         if self._upgrade_offered:  # a WebSocket: it begins once the parser has let go
             cycle.keep_alive = False
             cycle.body_complete()
+            cycle.is_tunnel = True
             self._tunnel = cycle.scope[TUNNEL_KEY] = CallerTunnel(self, cycle)
             return
         if self._active is None:
-            self._start(cycle)
+            if self._announces_body:
+                self._start(cycle)  # or else once it is whole, which is in a moment
         else:
             self._queued.append(cycle)
 
@@ -221,6 +211,10 @@ class GatewayProtocol(CallerConnection):
             return
         self._last_request = not cycle.keep_alive
         cycle.body_complete()
+        if self._active is None and not (self._announces_body or cycle.response_complete):
+            self._bound.clear()
+            self._start(cycle)
+            return
         if cycle.response_complete:
             self._discarded_bytes = 0
             self._await_request()
@@ -271,7 +265,10 @@ class GatewayProtocol(CallerConnection):
 
 
 def gateway_protocol(
-    *, limits: ListenerLimits | None = None, render_refusal: RenderRefusal | None = None
+    *,
+    limits: ListenerLimits | None = None,
+    render_refusal: RenderRefusal | None = None,
+    at_once: AtOnce | None = None,
 ) -> type[GatewayProtocol]:
     """The protocol with these settings; uvicorn makes the instances, so that settings live on the class."""
     members: dict[str, object] = {}
@@ -279,4 +276,6 @@ def gateway_protocol(
         members["limits"] = limits
     if render_refusal is not None:
         members["render_refusal"] = staticmethod(render_refusal)
+    if at_once is not None:
+        members["at_once"] = staticmethod(at_once)
     return type("ConfiguredGatewayProtocol", (GatewayProtocol,), members)

@@ -21,7 +21,6 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from gateway.deadline import Deadline
 from gateway.listener_head import ListenerLimits, Refusal, problem_renderer
-from gateway.upstream.outcome import TUNNEL_KEY
 from policies.reasons import Reason
 
 if TYPE_CHECKING:
@@ -31,8 +30,11 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from gateway.listener_cycle import GatewayCycle
+    from gateway.listener_cycle import App, GatewayCycle
     from gateway.listener_head import RenderRefusal
+
+    AtOnce = Callable[[GatewayCycle], bool]
+    """Takes a request whose body is whole, without a task, where nothing has to be waited for; or has done nothing, and says no."""
 
 _BACKLOG_BYTES: Final = 64 * 1024
 
@@ -42,6 +44,7 @@ class CallerConnection(HttpToolsProtocol):
 
     limits: ClassVar[ListenerLimits] = ListenerLimits()
     render_refusal: ClassVar[RenderRefusal] = staticmethod(problem_renderer())
+    at_once: ClassVar[AtOnce | None] = None
 
     def __init__(
         self,
@@ -141,9 +144,16 @@ class CallerConnection(HttpToolsProtocol):
 
     def _start(self, cycle: GatewayCycle) -> None:
         self._active = cycle
-        task = self.loop.create_task(cycle.run(self.app))
+        at_once = type(self).at_once
+        if at_once is None or cycle.more_body or cycle.is_tunnel or not at_once(cycle):
+            self.run(cycle, self.app)
+
+    def run(self, cycle: GatewayCycle, app: App) -> asyncio.Task[None]:
+        """Let the app work on a request in a task of its own."""
+        task = self.loop.create_task(cycle.run(app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
+        return task
 
     def answered(self, cycle: GatewayCycle) -> None:
         """The answer is complete: go on with what came after it, or bring the connection to its end."""
@@ -153,7 +163,7 @@ class CallerConnection(HttpToolsProtocol):
             return
         if not cycle.keep_alive:
             self._queued.clear()
-            if cycle.more_body or TUNNEL_KEY in cycle.scope:
+            if cycle.more_body or cycle.is_tunnel:
                 self._linger()
             else:
                 self._close()

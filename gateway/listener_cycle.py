@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import http
 import math
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol
+import urllib.parse
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
-from gateway.upstream.outcome import BODY_FOLLOWS_KEY, TornAnswerError
+from gateway.upstream.outcome import BODY_FOLLOWS_KEY, DEPARTURE_KEY, STOP_KEY, TARGET_KEY, TornAnswerError
 
 if TYPE_CHECKING:
     import logging
@@ -56,6 +57,11 @@ class Connection(Protocol):
     flow: FlowControl
     logger: logging.Logger
     is_stopping: bool
+    scheme: Literal["http", "https"] | None
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    asgi_version: Any
+    app_state: dict[str, Any]
 
     def awaiting_body(self) -> None:
         """The app waits for more of the body."""
@@ -68,6 +74,9 @@ class Connection(Protocol):
 
     def tear(self, cycle: GatewayCycle) -> None:
         """The answer will never be complete."""
+
+    def run(self, cycle: GatewayCycle, app: App) -> asyncio.Task[None]:
+        """Let the app work on it in a task of its own."""
 
 
 class GatewayCycle:
@@ -86,22 +95,42 @@ class GatewayCycle:
         "_news",
         "_on_departure",
         "_on_stop",
+        "_scope",
+        "_version",
         "disconnected",
+        "headers",
+        "is_tunnel",
         "keep_alive",
+        "method",
         "more_body",
         "response_complete",
         "response_started",
-        "scope",
+        "target",
     )
 
-    def __init__(self, connection: Connection, *, keep_alive: bool, expects_continue: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        method: str,
+        target: bytes,
+        version: str,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        keep_alive: bool,
+        expects_continue: bool,
+    ) -> None:
         self._connection = connection
-        self.scope: Scope = {}
+        self._scope: Scope | None = None
+        self._version = version
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.is_tunnel = False
         self._expects_continue = expects_continue
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._bytes_come = 0
-        self._news = asyncio.Event()
+        self._news: asyncio.Event | None = None
         self._on_departure: Callable[[], None] | None = None
         self._on_stop: Callable[[], None] | None = None
         self._bodiless = False
@@ -114,6 +143,45 @@ class GatewayCycle:
         self.response_started = False
         self.response_complete = False
 
+    @property
+    def scope(self) -> Scope:
+        """What ASGI tells of it, made when first asked for."""
+        scope = self._scope
+        if scope is None:
+            connection = self._connection
+            raw_path, _, query = self.target.partition(b"?")
+            path = raw_path.decode("ascii")
+            scope = self._scope = {
+                "type": "http",
+                "asgi": {"version": connection.asgi_version, "spec_version": "2.3"},
+                "http_version": self._version,
+                "method": self.method,
+                "scheme": connection.scheme,
+                "path": urllib.parse.unquote(path) if "%" in path else path,
+                "raw_path": raw_path,
+                "query_string": query,
+                "root_path": "",
+                "headers": self.headers,
+                "client": connection.client,
+                "server": connection.server,
+                "state": connection.app_state.copy(),
+                TARGET_KEY: self.target,
+                DEPARTURE_KEY: self.on_departure,
+                STOP_KEY: self.on_stop,
+            }
+        return scope
+
+    @property
+    def scheme(self) -> str:
+        """That of the caller's connection."""
+        return self._connection.scheme or "http"
+
+    @property
+    def peer(self) -> str:
+        """The address that connected; empty where it has none."""
+        client = self._connection.client
+        return client[0] if client else ""
+
     # What the connection tells.
 
     def feed(self, body: bytes) -> None:
@@ -123,19 +191,19 @@ class GatewayCycle:
         self._bytes_come += len(body)
         if self._body_bytes > _BODY_BUFFER_BYTES:
             self._connection.flow.pause_reading()
-        self._news.set()
+        self._tell()
 
     def body_complete(self) -> None:
         """The body has come whole."""
         self.more_body = False
-        self._news.set()
+        self._tell()
 
     def leave(self) -> None:
         """The caller has gone, or sent what can't be understood: nothing more comes, nothing more goes."""
         if self.disconnected or self.response_complete:
             return
         self.disconnected = True
-        self._news.set()
+        self._tell()
         if self._on_departure is not None:
             self._on_departure()
 
@@ -160,12 +228,31 @@ class GatewayCycle:
         """The answer was a 101: there is nothing to send or receive here any more."""
         self.response_started = self.response_complete = True
         self._on_departure = None
-        self._news.set()
+        self._tell()
 
     @property
     def ends_with_connection(self) -> bool:
         """Whether the end of the connection is what ends this answer, so that a clean end would make it look whole."""
         return self.response_started and not (self._bodiless or self._chunked or self._length_left is not None)
+
+    # What is answered without an app's task.
+
+    def whole_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+        """The head of an answer that `send_whole` can send at once; None while the caller takes less than there is to send.
+
+        Raises RuntimeError where a header can't be sent.
+        """
+        return None if self._connection.flow.write_paused else self._head(status, headers)
+
+    def send_whole(self, head: bytes, body: bytes) -> None:
+        """The whole answer; `head` is that of `whole_head`."""
+        self.response_started = True
+        self._head_to_send = head
+        self._send_body(body, more=False)
+
+    def go_on(self, app: App) -> asyncio.Task[None]:
+        """Let an app answer after all."""
+        return self._connection.run(self, app)
 
     # What the app calls.
 
@@ -195,11 +282,7 @@ class GatewayCycle:
             if not self._body and self.more_body:
                 connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not (self.disconnected or self.response_complete):
-            if not self._news.is_set():
-                if self.more_body:
-                    connection.awaiting_body()
-                await self._news.wait()
-            self._news.clear()
+            await self._await_news()
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
@@ -207,6 +290,22 @@ class GatewayCycle:
         self._body_bytes = 0
         connection.body_taken()
         return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def _await_news(self) -> None:
+        """Return when there is something that the app was not told yet."""
+        if self._news is None:
+            self._news = asyncio.Event()
+            if self._body or not self.more_body:
+                return  # it came before anybody asked
+        if not self._news.is_set():
+            if self.more_body:
+                self._connection.awaiting_body()
+            await self._news.wait()
+        self._news.clear()
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news.set()
 
     async def send(self, message: Message) -> None:
         """Hand on the head of the answer, or a part of its body; returns when the caller has taken most of what went before."""
@@ -230,7 +329,7 @@ class GatewayCycle:
             self._send_body(message.get("body", b""), more=message.get("more_body", False))
 
     def _head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-        self._bodiless = self.scope["method"] == "HEAD" or status in _BODILESS_STATUSES
+        self._bodiless = self.method == "HEAD" or status in _BODILESS_STATUSES
         if self._expects_continue:
             # The caller may now send the body or not, and nobody can tell which: never read on from here.
             self.keep_alive = False
@@ -253,7 +352,7 @@ class GatewayCycle:
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))
         if not self._bodiless and self._length_left is None:
-            if self.scope["http_version"] == "1.1":
+            if self._version == "1.1":
                 self._chunked = True
                 lines.append(b"Transfer-Encoding: chunked\r\n")
             else:  # RFC 9112, section 6.1: MUST NOT send chunked to HTTP/1.0
@@ -271,7 +370,7 @@ class GatewayCycle:
 
     def _left_of_body(self) -> float:
         """How many bytes of the body are still to come; of a chunked one nobody knows."""
-        for name, value in self.scope["headers"]:
+        for name, value in self.headers:
             if name == b"content-length":
                 return int(value) - self._bytes_come
         return math.inf
@@ -300,7 +399,7 @@ class GatewayCycle:
         if not more:
             self.response_complete = True
             self._on_departure = None
-            self._news.set()
+            self._tell()
             self._connection.answered(self)
 
     def _end_unanswered(self) -> None:

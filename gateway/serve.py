@@ -88,7 +88,11 @@ async def serving_gateway(
             return
         parts.append(process.part)
         drain = candidate.config.server.drain
-        public = listener(process.gateway, drain=drain, protocol=gateway_protocol(render_refusal=process.refuse_raw))
+        public = listener(
+            process.gateway,
+            drain=drain,
+            protocol=gateway_protocol(render_refusal=process.refuse_raw, at_once=process.gateway.at_once),
+        )
         # The same bounds for whoever reaches the port without the token; its refusals aren't shaped for callers.
         operator = listener(process.operator, drain=drain, protocol=gateway_protocol())
         async with (

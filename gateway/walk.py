@@ -82,10 +82,7 @@ class Walk:
 
     def header(self, wanted: bytes) -> str:
         """The first value of a field, empty without one."""
-        for name, value in self.headers:
-            if name == wanted:
-                return value.decode("latin-1")
-        return ""
+        return header_of(self.headers, wanted)
 
     def asked(self) -> Asked:
         """What an answer of ours depends on."""
@@ -180,9 +177,17 @@ class Walk:
 
 def begin(scope: Scope, receive: Receive, send: Send, plan: Plan) -> Walk:
     """The walk of a request that has just come."""
-    path = _loggable(request_target(scope))
-    request_id = _request_id(scope["headers"])
+    path = loggable(request_target(scope))
+    request_id = request_id_of(scope["headers"])
     return Walk(scope, receive, send, plan, request_id, scope["method"], path, tunnel=scope.get(TUNNEL_KEY))
+
+
+def header_of(headers: Headers, wanted: bytes) -> str:
+    """The first value of a field, empty without one."""
+    for name, value in headers:
+        if name == wanted:
+            return value.decode("latin-1")
+    return ""
 
 
 def new_request_id() -> str:
@@ -193,7 +198,7 @@ def new_request_id() -> str:
     return _unused_ids.pop()
 
 
-def _request_id(headers: Headers) -> str:
+def request_id_of(headers: Headers) -> str:
     """The caller's own id if it is short and plain, else a new one."""
     for name, value in headers:
         if name == b"x-request-id" and _PLAIN_ID.fullmatch(value):
@@ -201,7 +206,7 @@ def _request_id(headers: Headers) -> str:
     return new_request_id()
 
 
-def _loggable(raw_target: bytes) -> str:
+def loggable(raw_target: bytes) -> str:
     """The path as sent, without its query, an API key's secret, and what may be a payment link, however it is spelt."""
     path = raw_target.partition(b"?")[0].partition(b"#")[0].decode("latin-1")
     read = unicodedata.normalize("NFKC", unquote(unquote(path))) if "%" in path else path

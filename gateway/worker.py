@@ -52,7 +52,7 @@ async def work(channel: Channel, public: socket.socket, turn: Turn) -> None:
         if isinstance(process, CannotStart):
             channel.send({"cannot": process.detail})
             return
-        protocol = gateway_protocol(render_refusal=process.refuse_raw)
+        protocol = gateway_protocol(render_refusal=process.refuse_raw, at_once=process.gateway.at_once)
         server = listener(process.gateway, drain=config.server.drain, protocol=protocol)
         obeying = asyncio.create_task(_obey(channel, process, stop))
         stack.push_async_callback(end, [obeying])

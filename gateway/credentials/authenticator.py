@@ -107,24 +107,49 @@ class Authenticator:
         if len(token) > LONGEST_TOKEN:
             return invalid(f"The token is longer than {LONGEST_TOKEN} bytes.")
         first = places[0]
-        if first.kind == "key" or (self._takes_bearer_keys and first is HEADER and token.startswith(_KEY_PREFIX)):
+        if self._is_key(token, first):
             return _NO_RECORDS if self._api_keys is None else self._api_keys.recognise(token, first)
         now = self._now()
         digest = sha256(token).digest()
-        remembered = self._remembered.get(digest)
-        if remembered is not None:
-            if remembered.source.current(now) is remembered.keys:
-                if now >= remembered.outcome.caller.expires_at:
-                    del self._remembered[digest]
-                    return EXPIRED
-                self._remembered.move_to_end(digest)
-                outcome = remembered.outcome
-                place = first if remembered.places is None else _allowed(places, remembered.places)
-                if place is None:
-                    return _WRONG_PLACE
-                return outcome if outcome.source is place else Authenticated(outcome.caller, place)
-            del self._remembered[digest]
+        known = self._known(digest, places, now)
+        if known is not None:
+            return known
         return self._verify(token, digest, places, now)
+
+    def recall(self, headers: Headers, query: bytes = b"") -> Authenticated | None:
+        """Who sent this request, where its credential is known from before; None where `authenticate` has to look into it."""
+        found = find_token(self.sources, headers, query)
+        if isinstance(found, Unauthenticated):
+            return None
+        token, places = found
+        if len(token) > LONGEST_TOKEN:
+            return None
+        if self._is_key(token, places[0]):
+            known = None if self._api_keys is None else self._api_keys.recognise(token, places[0])
+        else:
+            known = self._known(sha256(token).digest(), places, self._now())
+        return known if isinstance(known, Authenticated) else None
+
+    def _is_key(self, token: bytes, place: Source) -> bool:
+        return place.kind == "key" or (self._takes_bearer_keys and place is HEADER and token.startswith(_KEY_PREFIX))
+
+    def _known(self, digest: bytes, places: tuple[Source, ...], now: float) -> Authenticated | Unauthenticated | None:
+        """What a token that was verified before comes to now; None where it has to be verified."""
+        remembered = self._remembered.get(digest)
+        if remembered is None:
+            return None
+        if remembered.source.current(now) is not remembered.keys:
+            del self._remembered[digest]
+            return None
+        if now >= remembered.outcome.caller.expires_at:
+            del self._remembered[digest]
+            return EXPIRED
+        self._remembered.move_to_end(digest)
+        outcome = remembered.outcome
+        place = places[0] if remembered.places is None else _allowed(places, remembered.places)
+        if place is None:
+            return _WRONG_PLACE
+        return outcome if outcome.source is place else Authenticated(outcome.caller, place)
 
     async def settle(
         self, outcome: Authenticated | Unauthenticated, headers: Headers, query: bytes = b""

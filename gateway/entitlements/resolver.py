@@ -149,11 +149,19 @@ class Resolver(Generic[E]):
 
     def peek(self, customer: str, now: float) -> E | None:
         """The answer at `now` if memory has it; asks nobody."""
+        known = self.glance(customer, now)
+        if known is not None:
+            self.used_memory()
+        return known
+
+    def glance(self, customer: str, now: float) -> E | None:
+        """As `peek`, for one who may come again with the same question: whoever uses the answer says so by `used_memory`."""
         entry = self._memory.get(customer)
-        if entry is None or not self._serves(entry, now):
-            return None
+        return entry.entitlement if entry is not None and self._serves(entry, now) else None
+
+    def used_memory(self) -> None:
+        """An answer of `glance` was used."""
         self._count("memory")
-        return entry.entitlement
 
     async def lookup(self, customer: str) -> Found[E] | Unavailable:
         """The answer from memory, Redis or SQL."""

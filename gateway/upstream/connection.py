@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.deadline import Deadline
 from gateway.upstream.answer import AnswerReader
@@ -31,11 +31,22 @@ _BODY_BUFFER_BYTES: Final = 64 * 1024
 """Above it nothing more is read from the upstream until the caller has taken what is there."""
 
 
+class Follower(Protocol):
+    """Who follows an exchange without a task."""
+
+    def news(self) -> None:
+        """Bytes have come, or the connection has ended."""
+
+    def takes_long(self) -> None:
+        """The time that was asked for has passed."""
+
+
 class UpstreamConnection(asyncio.Protocol):
     """The transport's callbacks on one side, one coroutine that waits for news on the other, one that writes."""
 
     __slots__ = (
         "_bound",
+        "_follower",
         "_in_chunks",
         "_incoming",
         "_loop",
@@ -59,6 +70,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._in_chunks = False
         self._reading_paused = False
         self._news: asyncio.Future[None] | None = None
+        self._follower: Follower | None = None
         self._room: asyncio.Future[None] | None = None
         self._writing_paused = False
         self._bound = Deadline(loop, self._out_of_time)
@@ -163,8 +175,20 @@ class UpstreamConnection(asyncio.Protocol):
         self._go_on_reading()
         return self._transport
 
+    def follow(self, follower: Follower, seconds: float) -> None:
+        """Whom to tell of news, instead of one who waits for them, and that `seconds` have passed."""
+        self._follower = follower
+        self._bound.set(seconds)
+
+    def unfollow(self) -> None:
+        """Nobody is told any more."""
+        self._follower = None
+        self._bound.clear()
+
     def _wake(self) -> None:
-        if self._news is not None and not self._news.done():
+        if self._follower is not None:
+            self._follower.news()
+        elif self._news is not None and not self._news.done():
             self._news.set_result(None)
 
     def abort(self) -> None:
@@ -246,6 +270,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._room.set_result(None)
 
     def _out_of_time(self) -> None:
+        if self._follower is not None:
+            self._follower.takes_long()
+            return
         self.timed_out = True
         self._end("the upstream was silent for too long")
 

@@ -39,6 +39,7 @@ from policies.reasons import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from gateway.upstream.begun import Begun
     from gateway.upstream.carrier import Answer, Carrier
     from gateway.upstream.kept_body import KeptBody
     from gateway.upstream.opening import Opening
@@ -60,6 +61,7 @@ class Exchange:
     __slots__ = (
         "_answer_due_at",
         "_answer_status",
+        "_begun",
         "_bytes_received",
         "_bytes_sent",
         "_connecting",
@@ -92,9 +94,11 @@ class Exchange:
         send: Send,
         opening: Opening | None = None,
         kept: KeptBody | None = None,
+        begun: Begun | None = None,
     ) -> None:
         self._kept = kept
         self._places = places
+        self._begun = begun
         self._opening = opening
         self._head = head
         self._timeouts = timeouts
@@ -130,7 +134,7 @@ class Exchange:
         places = self._places
         tried: list[Pool] = []
         while True:
-            pool = places.take(self._loop.time(), tried)
+            pool = places.take(self._loop.time(), tried) if self._begun is None else self._begun.take_over()
             if pool is None:
                 queued = await self._queue(tried)
                 if isinstance(queued, UpstreamFailure):
@@ -159,9 +163,13 @@ class Exchange:
 
     async def _try(self, pool: Pool, tried: list[Pool]) -> Outcome:
         """Hand the request on to this target; where it can't be connected, it is one of those `tried`."""
-        if self._left:
+        if self._begun is not None:
+            connection: Carrier | None = self._begun.connection
+        elif self._left:
             return self._left_outcome()
-        connection = self._connection = pool.take() if self._opening is None else pool.take_http1()
+        else:
+            connection = pool.take() if self._opening is None else pool.take_http1()
+        self._connection = connection
         if connection is not None:
             outcome = await self._converse(connection, pool)
             if not self._may_repeat(connection, outcome):
@@ -252,8 +260,12 @@ class Exchange:
 
     async def _converse(self, connection: Carrier, pool: Pool) -> Outcome:
         head = self._head
-        began_at = self._loop.time()
-        reader = connection.begin(head, pool.target.authority)
+        begun, self._begun = self._begun, None
+        if begun is None:
+            began_at = self._loop.time()
+            reader = connection.begin(head, pool.target.authority)
+        else:
+            began_at, reader = begun.at, begun.reader
         if head.length != 0:
             self._uploading = True
             self._start_pump(self._upload(connection))

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.upstream.balancer import Balancer
+from gateway.upstream.begun import Begun
+from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.headers import HeaderRules
 from gateway.upstream.health import HealthChecks
@@ -61,6 +63,8 @@ class _Ready:
     places: Places
     rules: HeaderRules
     health: HealthChecks | None
+    begins_at_once: bool
+    """Whether its connections carry one exchange at a time, so that one at rest can be begun on without a task."""
 
 
 class Upstreams:
@@ -118,6 +122,48 @@ class Upstreams:
                 if ready.health is not None:
                     await ready.health.stop()
 
+    def begin(
+        self,
+        upstream: str,
+        *,
+        method: str,
+        target: bytes,
+        headers: list[tuple[bytes, bytes]],
+        timeouts: Timeouts | None = None,
+    ) -> Begun | None:
+        """Send a request without a body on a connection at rest; None, and nothing done, where there is none.
+
+        Arguments are those of `forward`, which goes on with what was begun.
+        """
+        ready = self._ready[upstream]
+        if not ready.begins_at_once:
+            return None
+        head = request_head(method, target, headers)
+        at = asyncio.get_running_loop().time()
+        pool = ready.places.take(at)
+        if pool is None:
+            return None
+        connection = pool.take()
+        if not isinstance(connection, UpstreamConnection):
+            ready.places.give_back(pool)
+            return None
+        settings = ready.settings.timeouts if timeouts is None else timeouts
+        return Begun(ready.places, pool, connection, head, settings, at)
+
+    async def go_on(self, begun: Begun, *, scope: Scope, receive: Receive, send: Send) -> Outcome:
+        """Take over what `begin` began, and hand its answer back as `forward` does."""
+        exchange = Exchange(
+            begun.places,
+            begun.head,
+            timeouts=begun.timeouts,
+            loop=asyncio.get_running_loop(),
+            scope=scope,
+            receive=receive,
+            send=send,
+            begun=begun,
+        )
+        return await exchange.run()
+
     async def forward(
         self,
         upstream: str,
@@ -170,6 +216,7 @@ def _make_ready(upstream: Upstream) -> _Ready:
         Places(Balancer(pools), queue=upstream.queue, queue_seconds=upstream.timeouts.connect),
         HeaderRules.of(upstream),
         HealthChecks(pools, upstream) if upstream.health.path else None,
+        begins_at_once=not upstream.http2,
     )
 
 

@@ -325,7 +325,7 @@ async def house(
         with contextlib.redirect_stdout(printed):  # the access log keeps the stream that it finds
             process = await stack.enter_async_context(running(*loaded.ready, clock))
         assert not isinstance(process, CannotStart), process
-        protocol = gateway_protocol(render_refusal=process.refuse_raw)
+        protocol = gateway_protocol(render_refusal=process.refuse_raw, at_once=process.gateway.at_once)
         await stack.enter_async_context(_listening(process.gateway, protocol, public))
         await stack.enter_async_context(_listening(process.operator, gateway_protocol(), private))
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=20, trust_env=False))

@@ -1,0 +1,189 @@
+"""What the walk of one request costs in this process, part by part and whole: no sockets, no kernel, no other process.
+
+    python -m bench.walk [--rounds N] [--profile]
+
+A whole gateway is made as `gateway run` makes it. Its caller's and its upstream's connection are stood in for by
+transports that take what is written and give a fixed answer, so that what is measured is Python alone. Each number is
+the least of its rounds, in µs of CPU time: whatever else the machine does can only add to it. The parts are measured
+one by one with the arguments that they get on the way, and add up to less than the whole: between them lie calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import pstats
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
+
+from gateway.bootstrap import CannotStart, Process, running
+from gateway.listener import gateway_protocol
+from gateway.loading import load_file
+from gateway.telemetry import AccessLog
+from gateway.upstream import pool as pools
+from gateway.upstream.connection import UpstreamConnection
+
+SECRET: Final = "a-secret-of-the-walk-that-is-long-enough"
+REQUESTS: Final = 2000
+BODY: Final = b'{"data": "' + b"x" * 100 + b'"}'
+ANSWER: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Fri, 27 Nov 2026 12:00:00 GMT\r\nServer: bench\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+)
+CONFIGURATION: Final = """
+version: 1
+server: {{listen: '127.0.0.1:0', operator: '127.0.0.1:0', operator_token: the-operator-token-of-the-walk}}
+database: sqlite:///{folder}/ledger.db
+upstreams:
+  api: {{targets: ['http://127.0.0.1:9']}}
+auth:
+  issuers:
+    - {{issuer: 'https://issuer.example', audience: api, algorithms: [HS256], secret: {secret}}}
+tiers: [{{name: free}}, {{name: pro, prices: [price_pro], features: [export]}}]
+routes:
+"""
+
+
+class Transport(asyncio.Transport):
+    """Takes what is written; `on_write` sees it."""
+
+    def __init__(self, on_write: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self.on_write = on_write
+        self.socket, self._other = socket.socketpair()
+
+    def write(self, data: Any) -> None:
+        self.on_write(data)
+
+    def writelines(self, parts: Any) -> None:
+        self.on_write(b"".join(parts))
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.socket if name == "socket" else ("127.0.0.1", 1) if name in {"peername", "sockname"} else default
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Walked:
+    """A caller's connection on one side, an upstream's on the other, and one request after another."""
+
+    def __init__(self, process: Process, loop: asyncio.AbstractEventLoop, request: bytes) -> None:
+        self.answers = 0
+        self.asked: list[bytes] = []
+        self.request = request
+        config = uvicorn.Config(process.gateway, http="httptools", lifespan="off", log_config=None, proxy_headers=False)
+        config.load()
+        at_once = getattr(process.gateway, "at_once", None)
+        settings: dict[str, Any] = {} if at_once is None else {"at_once": at_once}
+        protocol = gateway_protocol(render_refusal=process.refuse_raw, **settings)
+        self.caller = protocol(config, ServerState(), {}, loop)
+        self.caller.connection_made(Transport(self._answered))
+        self.connection = UpstreamConnection(loop)
+        self.connection.connection_made(Transport(self.asked.append))
+
+        async def connected(*_: object) -> UpstreamConnection:
+            return self.connection
+
+        pools.connect = connected  # the one seam: what dials is not measured
+
+    def _answered(self, data: bytes) -> None:
+        assert data.startswith(b"HTTP/1.1 200"), data
+        self.answers += 1
+
+    async def walk(self, count: int) -> None:
+        for number in range(1, count + 1):
+            self.caller.data_received(self.request)
+            while not self.asked:
+                await asyncio.sleep(0)
+            self.asked.clear()
+            self.connection.data_received(ANSWER)
+            while self.answers < number:
+                await asyncio.sleep(0)
+        self.answers = 0
+
+
+async def measure(rounds: int, *, profile: bool, vary: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        text = CONFIGURATION.format(folder=folder, secret=SECRET)
+        text += "".join(f"  - {{path: /v1/r{number:03}/**, tier: pro}}\n" for number in range(100))
+        path = Path(folder) / "gateway.yaml"
+        path.write_text(text)
+        loaded = load_file(path, {})
+        if not hasattr(loaded, "ready") or loaded.ready is None:
+            raise SystemExit(str(loaded))
+        with (Path(folder) / "log").open("w") as told:
+            async with running(*loaded.ready, time.time, None, AccessLog(told, wall=time.time)) as process:
+                if isinstance(process, CannotStart):
+                    raise SystemExit(process.detail)
+                await grant(process)
+                await tell(process, rounds, profile=profile)
+
+
+async def grant(process: Process) -> None:
+    import httpx
+
+    transport = httpx.ASGITransport(process.operator)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        answer = await client.post(
+            "/api/grant/customer-0",
+            json={"tier": "pro", "reason": "measured"},
+            headers={"Authorization": "Bearer the-operator-token-of-the-walk"},
+        )
+        answer.raise_for_status()
+
+
+async def tell(process: Process, rounds: int, *, profile: bool) -> None:
+    claims = {"iss": "https://issuer.example", "aud": "api", "sub": "customer-0", "exp": int(time.time()) + 86400}
+    token = jwt.encode({**claims, "pad": "x" * 400}, SECRET, "HS256")
+    request = (
+        "GET /v1/r007/items/42?page=3 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: bench/1\r\n"
+        f"Accept: application/json\r\nAuthorization: Bearer {token}\r\n\r\n"
+    ).encode()
+    walked = Walked(process, asyncio.get_running_loop(), request)
+    await walked.walk(REQUESTS)
+    least = 1e9
+    for _ in range(rounds):
+        started = time.process_time()
+        await walked.walk(REQUESTS)
+        least = min(least, (time.process_time() - started) / REQUESTS * 1e6)
+    print(f"the whole walk: {least:.1f} µs")
+    if profile:
+        profiler = cProfile.Profile()
+        profiler.enable()
+        await walked.walk(REQUESTS)
+        profiler.disable()
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(prog="python -m bench.walk", description=__doc__)
+    arguments.add_argument("--rounds", type=int, default=10)
+    arguments.add_argument("--profile", action="store_true")
+    asked = arguments.parse_args()
+    uvloop.run(measure(asked.rounds, profile=asked.profile, vary=False))
+
+
+if __name__ == "__main__":
+    main()
