@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from prometheus_client import Counter
-
 from gateway.answers import Answers, Asked, raw_refusal
 from gateway.credentials import ApiKeys, Authenticator
 from gateway.plan import App, Plan
+from gateway.tallies import Count
 from gateway.telemetry import Metrics
 from gateway.upstream.forward import Upstreams
 from gateway.upstream.headers import TrustedProxies
@@ -58,7 +57,7 @@ class InForce:
     ) -> None:
         self.known_offers: Offers = lambda _tier: ()
         self._metrics = metrics
-        self._lookup_counters: dict[str, Counter] = {}
+        self._lookup_counters: dict[str, Count] = {}
         self._api_keys = api_keys
         self._own_app = own_app
         self._wall = wall

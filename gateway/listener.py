@@ -12,10 +12,12 @@ The connection of a request that offers a WebSocket goes to `gateway.listener_tu
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 
+from gateway.fields import Fields
 from gateway.listener_connection import CallerConnection
 from gateway.listener_cycle import GatewayCycle
 from gateway.listener_head import (
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 _SLICE_BYTES: Final = 16 * 1024
 """How much is parsed at once. The parser can't be stopped inside a read, and uvloop reads up to 256 KiB: nine thousand requests."""
 _BLANKS: Final = frozenset({b" ", b"\t"})
+_PLAIN_LINE: Final = re.compile(rb"(GET|HEAD|DELETE|OPTIONS) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*+) HTTP/1\.1")
 _ANNOUNCE_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 _TOO_LARGE: Final = Refusal(Reason.HEADERS_TOO_LARGE, "The head of the request is too long.")
 
@@ -69,8 +72,13 @@ class GatewayProtocol(CallerConnection):
         self._progressed = False
         self._silent_bytes = 0
         self._announces_body = False
+        # Of the last request that had no body: what followed its line, and what that was read as.
+        self._known_block = b""
+        self._known_fields: Fields | None = None
 
     def _feed(self, data: bytes) -> None:
+        if self._known_fields is not None and self._take_known(data):
+            return
         for start in range(0, len(data), _SLICE_BYTES):
             if self._deaf:
                 self._discard(len(data) - start)
@@ -85,6 +93,49 @@ class GatewayProtocol(CallerConnection):
         if self._reading_head and self._active is None and not self._head_is_timed:
             self._head_is_timed = True
             self._in_time(self.limits.head_seconds, self._head_too_slow)
+
+    def _take_known(self, data: bytes) -> bool:
+        """Take a request whose fields are, to the byte, those of an earlier one; False, and nothing done, for any other.
+
+        What the parser made of these bytes then is what it would make of them now: between two requests it has no memory.
+        """
+        block = self._known_block
+        if not data.endswith(block) or self._active is not None or self._reading_head or self._silent_bytes:
+            return False
+        line = _PLAIN_LINE.fullmatch(data, 0, len(data) - len(block))
+        newest = self._newest
+        if line is None or newest is None or newest.more_body or self._last_request or self._known_fields is None:
+            return False
+        method, target = line.groups()
+        if len(target) > self.limits.target_bytes or self.limit_concurrency is not None:
+            return False
+        self._bound.clear()
+        self._newest = cycle = GatewayCycle(
+            self,
+            method.decode("ascii"),
+            target,
+            "1.1",
+            self._known_fields,
+            keep_alive=True,
+            expects_continue=False,
+        )
+        cycle.more_body = False
+        self._start(cycle)
+        return True
+
+    def _know_again(self, cycle: GatewayCycle) -> None:
+        """Remember the fields of a request that came alone, whole and without a body, in one piece."""
+        head = self._slice
+        at = head.find(b"\r\n")
+        if (
+            cycle.keep_alive
+            and not (self._head_so_far or self.expect_100_continue)
+            and head.find(b"\r\n\r\n", at) == len(head) - 4
+            and _PLAIN_LINE.fullmatch(head, 0, at) is not None
+        ):
+            self._known_block, self._known_fields = head[at:], cycle.fields
+        else:
+            self._known_fields = None
 
     def _feed_slice(self, data: bytes) -> None:
         while True:
@@ -176,7 +227,7 @@ class GatewayProtocol(CallerConnection):
             method.decode("ascii"),
             self.url,
             version,
-            self.headers,
+            Fields(self.headers),
             keep_alive=version == "1.1" and self.parser.should_keep_alive(),
             expects_continue=self.expect_100_continue and version == "1.1",
         )
@@ -213,6 +264,7 @@ class GatewayProtocol(CallerConnection):
         cycle.body_complete()
         if self._active is None and not (self._announces_body or cycle.response_complete):
             self._bound.clear()
+            self._know_again(cycle)
             self._start(cycle)
             return
         if cycle.response_complete:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from uvicorn.protocols.http.flow_control import FlowControl
 
+    from gateway.fields import Fields
     from gateway.listener_head import ListenerLimits
     from gateway.upstream.outcome import Message, Receive, Scope, Send
 
@@ -98,7 +99,7 @@ class GatewayCycle:
         "_scope",
         "_version",
         "disconnected",
-        "headers",
+        "fields",
         "is_tunnel",
         "keep_alive",
         "method",
@@ -114,7 +115,7 @@ class GatewayCycle:
         method: str,
         target: bytes,
         version: str,
-        headers: list[tuple[bytes, bytes]],
+        fields: Fields,
         *,
         keep_alive: bool,
         expects_continue: bool,
@@ -124,7 +125,7 @@ class GatewayCycle:
         self._version = version
         self.method = method
         self.target = target
-        self.headers = headers
+        self.fields = fields
         self.is_tunnel = False
         self._expects_continue = expects_continue
         self._body: list[bytes] = []
@@ -161,7 +162,7 @@ class GatewayCycle:
                 "raw_path": raw_path,
                 "query_string": query,
                 "root_path": "",
-                "headers": self.headers,
+                "headers": list(self.fields.headers),
                 "client": connection.client,
                 "server": connection.server,
                 "state": connection.app_state.copy(),
@@ -370,7 +371,7 @@ class GatewayCycle:
 
     def _left_of_body(self) -> float:
         """How many bytes of the body are still to come; of a chunked one nobody knows."""
-        for name, value in self.headers:
+        for name, value in self.fields.headers:
             if name == b"content-length":
                 return int(value) - self._bytes_come
         return math.inf

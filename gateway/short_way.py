@@ -12,13 +12,15 @@ to time out, to stream, and to judge again what lasts (P7).
 
 from __future__ import annotations
 
+from operator import is_
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.own_endpoints import is_reserved
 from gateway.telemetry import RequestEnd
 from gateway.upstream.headers import inbound_response_headers, outbound_request_headers
-from gateway.walk import FORWARDED, Walk, header_of, identity_of, loggable, request_id_of
+from gateway.upstream.request_head import SentFields
+from gateway.walk import FORWARDED, Walk, header_of, identity_of, loggable, new_request_id, own_request_id
 from policies.paths import BadTarget
 from policies.routes import Matched
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from gateway.answers import Headers
     from gateway.app import Gateway
+    from gateway.fields import Fields
     from gateway.plan import App, Plan
     from gateway.upstream.begun import Begun
     from gateway.upstream.outcome import Receive, Scope, Send
@@ -44,7 +47,7 @@ class Request(Protocol):
 
     method: str
     target: bytes
-    headers: Headers
+    fields: Fields
 
     @property
     def scheme(self) -> str:
@@ -76,11 +79,14 @@ class ShortWays:
 
     def take(self, request: Request) -> bool:
         """Send on a request whose body is whole and empty; False, and nothing done, where it must go the long way."""
-        started, plan, method, headers = perf_counter(), self._gateway.plan, request.method, request.headers
+        started, plan, method, fields = perf_counter(), self._gateway.plan, request.method, request.fields
         target = plan.routes.read(request.target)
         if isinstance(target, BadTarget) or method == "OPTIONS" or is_reserved(target):
             return False
-        matched = plan.routes.match(method, header_of(headers, b"host"), target)
+        if fields.host is None:
+            fields.host = header_of(fields.headers, b"host")
+            fields.request_id = own_request_id(fields.headers)
+        matched = plan.routes.match(method, fields.host, target)
         if not isinstance(matched, Matched):
             return False
         route = matched.route
@@ -89,9 +95,14 @@ class ShortWays:
         caller: Caller | None = None
         standing: Standing | None = None
         if not route.is_open:
-            if plan.authenticator.telltale_places:
-                return False
-            known = plan.authenticator.recall(headers, request.target.partition(b"?")[2])
+            authenticator, sought = plan.authenticator, fields.sought
+            if sought is None or sought.by is not authenticator:
+                if authenticator.telltale_places:
+                    return False
+                sought = fields.sought = authenticator.seek(fields.headers)
+                if sought is None:
+                    return False
+            known = authenticator.recall(sought)
             if known is None:
                 return False
             caller = known.caller
@@ -99,22 +110,12 @@ class ShortWays:
             if decision is None:
                 return False
             standing = decision.standing
-        request_id, peer = request_id_of(headers), request.peer
-        begun = plan.upstreams.begin(
-            route.upstream,
-            method=method,
-            target=request.target,
-            headers=outbound_request_headers(
-                headers,
-                rules=plan.upstreams.rules(route.upstream),
-                peer=peer,
-                trusted=plan.trusted_proxies.trusts(peer),
-                scheme=request.scheme,
-                request_id=request_id,
-                identity=() if caller is None else identity_of(caller, standing),
-            ),
-            timeouts=route.timeouts,
-        )
+        request_id = fields.request_id or new_request_id()
+        sent = fields.sent
+        of = (plan, route.upstream, caller, standing)
+        if sent is None or not all(map(is_, sent.of, of)):
+            sent = fields.sent = _sent_fields(request, plan, route.upstream, caller, standing, of)
+        begun = plan.upstreams.begin(route.upstream, sent.head(method, request.target, request_id), route.timeouts)
         if begun is None:
             return False
         ShortWay(self, request, begun, plan, route, caller, standing, request_id, started)
@@ -136,6 +137,27 @@ class ShortWays:
             await gateway.to_its_end(walk, short.started, gateway.go_on(walk, route, short.caller, short.begun))
 
         return going_on
+
+
+def _sent_fields(
+    request: Request,
+    plan: Plan,
+    upstream: str,
+    caller: Caller | None,
+    standing: Standing | None,
+    of: tuple[object, ...],
+) -> SentFields:
+    peer = request.peer
+    headers = outbound_request_headers(
+        request.fields.headers,
+        rules=plan.upstreams.rules(upstream),
+        peer=peer,
+        trusted=plan.trusted_proxies.trusts(peer),
+        scheme=request.scheme,
+        request_id="",  # each has its own
+        identity=() if caller is None else identity_of(caller, standing),
+    )
+    return SentFields(headers, of)
 
 
 class ShortWay:

@@ -17,12 +17,12 @@ from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Final, NamedTuple, TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
+from gateway.tallies import Count, Counts, Timing, Timings
 from policies.reasons import Reason
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BATCH_BYTES: Final = 32 * 1024
 
 _log = logging.getLogger(__name__)
@@ -34,31 +34,29 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry, version: str) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double every series and nobody reads them
         self.registry = registry
-        self.requests = Counter(
+        self.requests = Counts(
             "gateway_requests_total",
             "Requests answered, by route, method, status and the gateway's reason ('forwarded' when it was the upstream's answer).",
             ("route", "method", "status", "reason"),
-            registry=registry,
+            registry,
         )
-        self.duration = Histogram(
+        self.duration = Timings(
             "gateway_request_duration_seconds",
             "Time from the request's head to the end of its answer.",
             ("route",),
-            buckets=_BUCKETS,
-            registry=registry,
+            registry,
         )
-        self.upstream_duration = Histogram(
+        self.upstream_duration = Timings(
             "gateway_upstream_duration_seconds",
             "Time spent in the exchange with the upstream.",
             ("upstream",),
-            buckets=_BUCKETS,
-            registry=registry,
+            registry,
         )
-        self.lookups = Counter(
+        self.lookups = Counts(
             "gateway_entitlement_lookups_total",
             "Entitlement lookups by where the answer came from.",
             ("result",),
-            registry=registry,
+            registry,
         )
         self.fail_open = Counter(
             "gateway_fail_open_total",
@@ -135,9 +133,9 @@ class Telemetry:
     def __init__(self, metrics: Metrics, log: AccessLog) -> None:
         self.metrics = metrics
         self._log = log
-        self._counters: dict[tuple[str, str, int, str], Counter] = {}
-        self._durations: dict[str, Histogram] = {}
-        self._upstream_durations: dict[str, Histogram] = {}
+        self._counters: dict[tuple[str, str, int, str], Count] = {}
+        self._durations: dict[str, Timing] = {}
+        self._upstream_durations: dict[str, Timing] = {}
 
     def tell(self, end: RequestEnd) -> None:
         """Once per request, at its end."""

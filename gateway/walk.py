@@ -178,7 +178,7 @@ class Walk:
 def begin(scope: Scope, receive: Receive, send: Send, plan: Plan) -> Walk:
     """The walk of a request that has just come."""
     path = loggable(request_target(scope))
-    request_id = request_id_of(scope["headers"])
+    request_id = own_request_id(scope["headers"]) or new_request_id()
     return Walk(scope, receive, send, plan, request_id, scope["method"], path, tunnel=scope.get(TUNNEL_KEY))
 
 
@@ -198,12 +198,12 @@ def new_request_id() -> str:
     return _unused_ids.pop()
 
 
-def request_id_of(headers: Headers) -> str:
-    """The caller's own id if it is short and plain, else a new one."""
+def own_request_id(headers: Headers) -> str | None:
+    """The caller's own id if it is short and plain."""
     for name, value in headers:
         if name == b"x-request-id" and _PLAIN_ID.fullmatch(value):
             return value.decode("ascii")
-    return new_request_id()
+    return None
 
 
 def loggable(raw_target: bytes) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
@@ -47,6 +47,16 @@ class _Remembered:
     source: KeySource
     keys: KeySet
     places: frozenset[Source] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A credential that was found where `by` looks for one; `digest` is empty for an API key."""
+
+    by: Authenticator = field(repr=False)
+    token: bytes = field(repr=False)
+    digest: bytes = field(repr=False)
+    places: tuple[Source, ...]
 
 
 class Authenticator:
@@ -116,18 +126,23 @@ class Authenticator:
             return known
         return self._verify(token, digest, places, now)
 
-    def recall(self, headers: Headers, query: bytes = b"") -> Authenticated | None:
-        """Who sent this request, where its credential is known from before; None where `authenticate` has to look into it."""
+    def seek(self, headers: Headers, query: bytes = b"") -> Sought | None:
+        """The one credential of a request, for `recall`; None where `authenticate` has something to say."""
         found = find_token(self.sources, headers, query)
         if isinstance(found, Unauthenticated):
             return None
         token, places = found
         if len(token) > LONGEST_TOKEN:
             return None
-        if self._is_key(token, places[0]):
-            known = None if self._api_keys is None else self._api_keys.recognise(token, places[0])
+        is_key = self._is_key(token, places[0])
+        return Sought(self, token, b"" if is_key else sha256(token).digest(), places)
+
+    def recall(self, sought: Sought) -> Authenticated | None:
+        """Whose credential that is, where it is known from before; None where `authenticate` has to look into it."""
+        if not sought.digest:
+            known = None if self._api_keys is None else self._api_keys.recognise(sought.token, sought.places[0])
         else:
-            known = self._known(sha256(token).digest(), places, self._now())
+            known = self._known(sought.digest, sought.places, self._now())
         return known if isinstance(known, Authenticated) else None
 
     def _is_key(self, token: bytes, place: Source) -> bool:

@@ -32,7 +32,8 @@ class Ageing(Generic[T]):
     ) -> None:
         self._seconds = seconds
         self._on_expiry = on_expiry
-        self._timers = timers
+        self._make_timers = timers
+        self._timers: Timers | None = None  # the loop's, once there is something to wait for
         self._due_at: OrderedDict[T, float] = OrderedDict()
         self._timer: Timer | None = None
 
@@ -45,7 +46,9 @@ class Ageing(Generic[T]):
 
     def add(self, thing: T) -> None:
         """It is the newest, and lives for `seconds` from now."""
-        timers = self._timers()
+        timers = self._timers
+        if timers is None:
+            timers = self._timers = self._make_timers()
         self._due_at[thing] = due_at = timers.time() + self._seconds
         if self._timer is None:
             self._timer = timers.call_at(due_at, self._look)
@@ -70,7 +73,7 @@ class Ageing(Generic[T]):
 
     def _look(self) -> None:
         self._timer = None
-        timers = self._timers()
+        timers = self._timers or self._make_timers()
         while self._due_at:
             oldest = next(iter(self._due_at))
             due_at = self._due_at[oldest]

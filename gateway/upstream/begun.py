@@ -29,7 +29,6 @@ class Begun:
         connection: UpstreamConnection,
         head: RequestHead,
         timeouts: Timeouts,
-        at: float,
     ) -> None:
         self.places = places
         self._pool = pool
@@ -37,7 +36,7 @@ class Begun:
         self.connection = connection
         self.head = head
         self.timeouts = timeouts
-        self.at = at
+        self.at = connection.now
         self.reader: AnswerReader = connection.begin(head, pool.target.authority)
 
     def over(self) -> None:

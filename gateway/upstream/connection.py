@@ -90,6 +90,16 @@ class UpstreamConnection(asyncio.Protocol):
         return not self._writing_paused and self._transport.get_write_buffer_size() == 0
 
     @property
+    def now(self) -> float:
+        """The time of the loop that it belongs to."""
+        return self._loop.time()
+
+    @property
+    def age(self) -> float:
+        """How long it has been open, in seconds."""
+        return self._loop.time() - self.opened_at
+
+    @property
     def must_settle(self) -> bool:
         """Whether bytes that nobody may get could still be on their way, or unread, behind the answer."""
         return self._reading_paused or (self.reader is not None and self.reader.bodiless)

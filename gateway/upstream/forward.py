@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from gateway.upstream.opening import Opening
     from gateway.upstream.outcome import Outcome, Receive, Scope, Send
+    from gateway.upstream.request_head import RequestHead
     from gateway.upstream.target import Target
     from policies.schema import Timeouts, Upstream
 
@@ -122,33 +123,22 @@ class Upstreams:
                 if ready.health is not None:
                     await ready.health.stop()
 
-    def begin(
-        self,
-        upstream: str,
-        *,
-        method: str,
-        target: bytes,
-        headers: list[tuple[bytes, bytes]],
-        timeouts: Timeouts | None = None,
-    ) -> Begun | None:
+    def begin(self, upstream: str, head: RequestHead, timeouts: Timeouts | None = None) -> Begun | None:
         """Send a request without a body on a connection at rest; None, and nothing done, where there is none.
 
-        Arguments are those of `forward`, which goes on with what was begun.
+        `go_on` takes over what was begun.
         """
         ready = self._ready[upstream]
         if not ready.begins_at_once:
             return None
-        head = request_head(method, target, headers)
-        at = asyncio.get_running_loop().time()
-        pool = ready.places.take(at)
+        pool = ready.places.take(asyncio.get_running_loop().time())
         if pool is None:
             return None
         connection = pool.take()
         if not isinstance(connection, UpstreamConnection):
             ready.places.give_back(pool)
             return None
-        settings = ready.settings.timeouts if timeouts is None else timeouts
-        return Begun(ready.places, pool, connection, head, settings, at)
+        return Begun(ready.places, pool, connection, head, ready.settings.timeouts if timeouts is None else timeouts)
 
     async def go_on(self, begun: Begun, *, scope: Scope, receive: Receive, send: Send) -> Outcome:
         """Take over what `begin` began, and hand its answer back as `forward` does."""

@@ -46,7 +46,6 @@ class Pool:
         self.last_turn = 0
         self._max_connections = max_connections
         self._keeps = keepalive_seconds > 0
-        self._timers = timers
         self._idle: Ageing[UpstreamConnection] = Ageing(keepalive_seconds, _give_up, timers=timers)
         self._settling: Ageing[UpstreamConnection] = Ageing(SETTLING_SECONDS, self._idle.add, timers=timers)
         self._closed = False
@@ -108,7 +107,7 @@ class Pool:
     def _may_keep(self, connection: UpstreamConnection) -> bool:
         if self._closed or not self._keeps or not connection.reusable:
             return False
-        return self._timers().time() - connection.opened_at <= LONGEST_LIFE_SECONDS
+        return connection.age <= LONGEST_LIFE_SECONDS
 
     def _lost(self, connection: UpstreamConnection) -> None:
         if not self._idle.discard(connection):

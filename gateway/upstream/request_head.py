@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110, section 9.2.2."""
 
+_SPLIT: Final = "a line break, NUL or space where none may be in the head of a request"
 _TOLD_APART: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
@@ -57,20 +58,57 @@ def request_head(method: str, target: bytes, headers: Sequence[tuple[bytes, byte
     if framings > 1:
         raise ValueError("the request is framed twice")
     # One join of joins, and one look at the whole: of what there is to do per request, this is a good part.
-    request_line = b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target)
+    request_line = _request_line(method, target)
     fields = b"\r\n".join([*map(b": ".join, headers), b"", b""])
     breaks = len(headers) + 1
     if (
         fields.count(b"\n") != breaks  # a line break inside a name or value would split the request
         or fields.count(b"\r") != breaks
         or b"\0" in fields
-        or request_line.count(b"\n") + request_line.count(b"\r") != 2
-        or request_line.count(b" ") != 2
-        or b"\0" in request_line
     ):
-        raise ValueError("a line break, NUL or space where none may be in the head of a request")
+        raise ValueError(_SPLIT)
     repeatable = length == 0 and method in _IDEMPOTENT
     return RequestHead(method, target, headers, request_line, fields, names_host, length, method == "HEAD", repeatable)
+
+
+class SentFields:
+    """The header fields of requests that differ in nothing but their line and their `X-Request-Id`.
+
+    `of` is what they were made from, compared by identity. Raises ValueError as `request_head` does.
+    """
+
+    __slots__ = ("_after", "_before", "_names_host", "of")
+
+    def __init__(self, headers: Sequence[tuple[bytes, bytes]], of: tuple[object, ...]) -> None:
+        whole = request_head("GET", b"/", headers)
+        if whole.length != 0:
+            raise ValueError("a body may follow these fields")
+        at = next(number for number, (name, _) in enumerate(headers) if name == b"x-request-id")
+        self.of = of
+        self._names_host = whole.names_host
+        self._before = b"".join([b"%b: %b\r\n" % header for header in headers[:at]]) + b"x-request-id: "
+        self._after = b"\r\n" + b"".join([b"%b: %b\r\n" % header for header in headers[at + 1 :]]) + b"\r\n"
+
+    def head(self, method: str, target: bytes, request_id: str) -> RequestHead:
+        """The head of one of these requests; its `headers`, which only HTTP/2 reads, are left out."""
+        return RequestHead(
+            method,
+            target,
+            (),
+            _request_line(method, target),
+            b"%b%b%b" % (self._before, request_id.encode("ascii"), self._after),
+            self._names_host,
+            0,
+            method == "HEAD",
+            method in _IDEMPOTENT,
+        )
+
+
+def _request_line(method: str, target: bytes) -> bytes:
+    line = b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target)
+    if line.count(b" ") != 2 or line.count(b"\n") + line.count(b"\r") != 2 or b"\0" in line:
+        raise ValueError(_SPLIT)
+    return line
 
 
 def _length(value: bytes) -> int:
