@@ -27,6 +27,7 @@ _NEEDS_TOKEN: Final = frozenset({"/_gateway/portal"})
 """And everything of `_KEYS`: whoever holds an API key may use the API with it, not make keys or change cards."""
 
 _LABELS: Final = frozenset({"keys", "stripe", "me", "plans", "checkout", "pay", "portal", "return", "problems"})
+_RESERVED: Final = (RESERVED_SEGMENT,)
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"GET, POST"),
@@ -37,7 +38,7 @@ _PREFLIGHT: Final = (
 
 def is_reserved(target: Target) -> bool:
     """Under `/_gateway`, as strictly as any server behind us might read it."""
-    return any(reading[:1] == (RESERVED_SEGMENT,) for reading in (target.folded, *target.further))
+    return target.folded[:1] == _RESERVED or any(reading[:1] == _RESERVED for reading in target.further)
 
 
 async def serve_own(walk: Walk, target: Target) -> None:

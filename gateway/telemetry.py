@@ -205,11 +205,12 @@ class AccessLog:
 
     def _told_time(self) -> str:
         """Now, to the millisecond; all but that is formatted once a second."""
-        second, microseconds = divmod(round(self._wall() * 1_000_000), 1_000_000)
+        now = self._wall()
+        second = int(now)
         if second != self._second:
             self._second_told = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
             self._second = second
-        return f"{self._second_told}.{microseconds // 1000:03}+00:00"
+        return f"{self._second_told}.{int((now - second) * 1000):03}+00:00"
 
     def flush(self) -> None:
         """Write what has gathered."""

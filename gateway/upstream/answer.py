@@ -61,8 +61,11 @@ class AnswerReader:
     )
 
     def __init__(self, *, to_head: bool) -> None:
-        self._to_head = to_head
         self._parser = httptools.HttpResponseParser(self)
+        self._begin(to_head=to_head)
+
+    def _begin(self, *, to_head: bool) -> None:
+        self._to_head = to_head
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._until_close = False
@@ -76,6 +79,13 @@ class AnswerReader:
         self.complete = False
         self.reusable = False
         self.problem: str | None = None
+
+    def renew(self, *, to_head: bool) -> bool:
+        """Read the next answer on the same connection, where the last one left the parser between two; False where it did not."""
+        if self._to_head or not self.reusable:
+            return False
+        self._begin(to_head=to_head)
+        return True
 
     @property
     def over(self) -> bool:

@@ -54,6 +54,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_on_loss",
         "_reading_paused",
         "_room",
+        "_spent",
         "_transport",
         "_writing_paused",
         "lost",
@@ -75,6 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._writing_paused = False
         self._bound = Deadline(loop, self._out_of_time)
         self.reader: AnswerReader | None = None
+        self._spent: AnswerReader | None = None  # making a parser costs more than reading a small answer
         self.opened_at = 0.0
         self.lost = False
         self.timed_out = False
@@ -106,7 +108,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def rest(self, on_loss: Callable[[UpstreamConnection], None]) -> None:
         """The exchange is over; `on_loss` is called once if the connection ends before the next one begins."""
-        self.reader = None
+        self._spent, self.reader = self.reader, None
         self._bound.clear()
         self._on_loss = on_loss
         self._go_on_reading()
@@ -126,11 +128,19 @@ class UpstreamConnection(asyncio.Protocol):
         """Send the head of a request; the reader returned reads its answer."""
         self._on_loss = None
         self._in_chunks = head.length is None
-        self.reader = reader = AnswerReader(to_head=head.to_head) if head.accept is None else OpeningReader(head.accept)
+        self.reader = reader = self._reader_for(head)
         if self.lost:
             reader.finish()
         self.write(head.bytes_for(authority))
         return reader
+
+    def _reader_for(self, head: RequestHead) -> AnswerReader:
+        spent, self._spent = self._spent, None
+        if head.accept is not None:
+            return OpeningReader(head.accept)
+        if spent is not None and spent.renew(to_head=head.to_head):
+            return spent
+        return AnswerReader(to_head=head.to_head)
 
     def write_body(self, piece: bytes, *, last: bool) -> None:
         """Send a piece of the request's body, framed as its head said."""

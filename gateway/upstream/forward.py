@@ -80,6 +80,7 @@ class Upstreams:
         *,
         predecessor: Upstreams | None = None,
     ) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None  # it may be made in a thread that has none
         kept: Mapping[str, _Ready] = {} if predecessor is None else predecessor._ready  # noqa: SLF001 -- its own kind
         self._ready: Mapping[str, _Ready] = {
             name: kept[name] if name in kept and _is_unchanged(kept[name].settings, upstream) else _make_ready(upstream)
@@ -131,7 +132,9 @@ class Upstreams:
         ready = self._ready[upstream]
         if not ready.begins_at_once:
             return None
-        pool = ready.places.take(asyncio.get_running_loop().time())
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        pool = ready.places.take(self._loop.time())
         if pool is None:
             return None
         connection = pool.take()

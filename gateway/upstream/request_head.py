@@ -90,12 +90,15 @@ class SentFields:
         self._after = b"\r\n" + b"".join([b"%b: %b\r\n" % header for header in headers[at + 1 :]]) + b"\r\n"
 
     def head(self, method: str, target: bytes, request_id: str) -> RequestHead:
-        """The head of one of these requests; its `headers`, which only HTTP/2 reads, are left out."""
+        """The head of one of these requests; its `headers`, which only HTTP/2 reads, are left out.
+
+        `target` was read by `policies.paths`, which lets no space, line break or NUL pass.
+        """
         return RequestHead(
             method,
             target,
             (),
-            _request_line(method, target),
+            b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target),
             b"%b%b%b" % (self._before, request_id.encode("ascii"), self._after),
             self._names_host,
             0,
