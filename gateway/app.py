@@ -8,6 +8,8 @@
 6. An answer under way for a known caller is judged again as `gateway.streams` says, and what is refused ends (P7).
 7. One line of log and one count per request, at its end, from the decision.
 
+Where nothing has to be waited for, `gateway.short_way` takes the same steps without a task.
+
 This file knows no server, no database and no Stripe: what it needs is handed to it.
 """
 

@@ -44,6 +44,8 @@ _SLICE_BYTES: Final = 16 * 1024
 """How much is parsed at once. The parser can't be stopped inside a read, and uvloop reads up to 256 KiB: nine thousand requests."""
 _BLANKS: Final = frozenset({b" ", b"\t"})
 _PLAIN_LINE: Final = re.compile(rb"(GET|HEAD|DELETE|OPTIONS) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*+) HTTP/1\.1")
+_LARGEST_KNOWN: Final = 8 * 1024
+"""Of a head whose fields are kept, so that connections which rest don't hold much."""
 _ANNOUNCE_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 _TOO_LARGE: Final = Refusal(Reason.HEADERS_TOO_LARGE, "The head of the request is too long.")
 
@@ -129,6 +131,7 @@ class GatewayProtocol(CallerConnection):
         at = head.find(b"\r\n")
         if (
             cycle.keep_alive
+            and len(head) <= _LARGEST_KNOWN
             and not (self._head_so_far or self.expect_100_continue)
             and head.find(b"\r\n\r\n", at) == len(head) - 4
             and _PLAIN_LINE.fullmatch(head, 0, at) is not None

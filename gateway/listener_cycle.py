@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import http
 import math
-import urllib.parse
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
-from gateway.upstream.outcome import BODY_FOLLOWS_KEY, DEPARTURE_KEY, STOP_KEY, TARGET_KEY, TornAnswerError
+from gateway.listener_scope import scope_of
+from gateway.upstream.outcome import BODY_FOLLOWS_KEY, TornAnswerError
 
 if TYPE_CHECKING:
     import logging
@@ -97,7 +97,6 @@ class GatewayCycle:
         "_on_departure",
         "_on_stop",
         "_scope",
-        "_version",
         "disconnected",
         "fields",
         "is_tunnel",
@@ -107,6 +106,7 @@ class GatewayCycle:
         "response_complete",
         "response_started",
         "target",
+        "version",
     )
 
     def __init__(
@@ -122,7 +122,7 @@ class GatewayCycle:
     ) -> None:
         self._connection = connection
         self._scope: Scope | None = None
-        self._version = version
+        self.version = version
         self.method = method
         self.target = target
         self.fields = fields
@@ -149,27 +149,7 @@ class GatewayCycle:
         """What ASGI tells of it, made when first asked for."""
         scope = self._scope
         if scope is None:
-            connection = self._connection
-            raw_path, _, query = self.target.partition(b"?")
-            path = raw_path.decode("ascii")
-            scope = self._scope = {
-                "type": "http",
-                "asgi": {"version": connection.asgi_version, "spec_version": "2.3"},
-                "http_version": self._version,
-                "method": self.method,
-                "scheme": connection.scheme,
-                "path": urllib.parse.unquote(path) if "%" in path else path,
-                "raw_path": raw_path,
-                "query_string": query,
-                "root_path": "",
-                "headers": list(self.fields.headers),
-                "client": connection.client,
-                "server": connection.server,
-                "state": connection.app_state.copy(),
-                TARGET_KEY: self.target,
-                DEPARTURE_KEY: self.on_departure,
-                STOP_KEY: self.on_stop,
-            }
+            scope = self._scope = scope_of(self._connection, self)
         return scope
 
     @property
@@ -262,17 +242,17 @@ class GatewayCycle:
         try:
             await app(self.scope, self.receive, self.send)
         except TornAnswerError:
-            self._end_unanswered()
+            self.end_unanswered()
         except Exception as error:
             self._connection.logger.exception("The application failed", exc_info=error)
-            self._end_unanswered()
+            self.end_unanswered()
         except BaseException:
-            self._end_unanswered()
+            self.end_unanswered()
             raise
         else:
             if not (self.disconnected or self.response_complete):
                 self._connection.logger.error("The application ended without completing its answer")
-                self._end_unanswered()
+                self.end_unanswered()
 
     async def receive(self) -> Message:
         """The next part of the body, or that there is nobody any more to answer."""
@@ -353,7 +333,7 @@ class GatewayCycle:
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))
         if not self._bodiless and self._length_left is None:
-            if self._version == "1.1":
+            if self.version == "1.1":
                 self._chunked = True
                 lines.append(b"Transfer-Encoding: chunked\r\n")
             else:  # RFC 9112, section 6.1: MUST NOT send chunked to HTTP/1.0
@@ -403,7 +383,7 @@ class GatewayCycle:
             self._tell()
             self._connection.answered(self)
 
-    def _end_unanswered(self) -> None:
+    def end_unanswered(self) -> None:
         """The last resort, when the app itself failed or meant to; every expected outcome has an answer of its own there."""
         if self.response_complete or self.disconnected:
             return

@@ -69,6 +69,9 @@ class Request(Protocol):
     def go_on(self, app: App) -> asyncio.Task[None]:
         """Let a task answer after all."""
 
+    def end_unanswered(self) -> None:
+        """End what has no answer, or half of one, as a failure; nothing where it has."""
+
 
 class ShortWays:
     """Takes what can go the short way."""
@@ -114,7 +117,10 @@ class ShortWays:
         sent = fields.sent
         of = (plan, route.upstream, caller, standing)
         if sent is None or not all(map(is_, sent.of, of)):
-            sent = fields.sent = _sent_fields(request, plan, route.upstream, caller, standing, of)
+            try:
+                sent = fields.sent = _sent_fields(request, plan, route.upstream, caller, standing, of)
+            except ValueError:  # the long way comes to the same, and tells of it
+                return False
         begun = plan.upstreams.begin(route.upstream, sent.head(method, request.target, request_id), route.timeouts)
         if begun is None:
             return False
@@ -241,4 +247,6 @@ class ShortWay:
         self.begun.connection.abort()  # which is news
 
     def _ended(self, _task: asyncio.Task[None]) -> None:
-        self.begun.give_up()  # where the task was cancelled before it began
+        # Where the task was cancelled before it began, nobody else lets go of anything.
+        self.begun.give_up()
+        self._request.end_unanswered()

@@ -62,6 +62,10 @@ class Counts(Collector):
         """The counter of these labels."""
         return self._counts.setdefault(values, Count())
 
+    def describe(self) -> Iterator[Metric]:
+        """The family without numbers, by which a registry knows its names."""
+        yield CounterMetricFamily(*self._told, labels=self._names)
+
     def collect(self) -> Iterator[Metric]:
         """As they stand now."""
         family = CounterMetricFamily(*self._told, labels=self._names)
@@ -82,6 +86,10 @@ class Timings(Collector):
     def labels(self, *values: str) -> Timing:
         """The histogram of these labels."""
         return self._timings.setdefault(values, Timing())
+
+    def describe(self) -> Iterator[Metric]:
+        """The family without numbers, by which a registry knows its names."""
+        yield HistogramMetricFamily(*self._told, labels=self._names)
 
     def collect(self) -> Iterator[Metric]:
         """As they stand now."""

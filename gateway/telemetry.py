@@ -205,12 +205,11 @@ class AccessLog:
 
     def _told_time(self) -> str:
         """Now, to the millisecond; all but that is formatted once a second."""
-        now = self._wall()
-        second = int(now)
+        second, microseconds = divmod(round(self._wall() * 1_000_000), 1_000_000)
         if second != self._second:
             self._second_told = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
             self._second = second
-        return f"{self._second_told}.{int((now - second) * 1000):03}+00:00"
+        return f"{self._second_told}.{microseconds // 1000:03}+00:00"
 
     def flush(self) -> None:
         """Write what has gathered."""

@@ -8,7 +8,7 @@ It decides when an exchange is over, how it ended (`gateway.upstream.outcome`) a
 - the upstream says that it did nothing about the request: once more, if it has no body, or all that was sent of it is kept;
 - anything else: never.
 
-It must never
+It may begin with what `gateway.upstream.begun` has sent already. It must never
 
 - leave a connection or a place behind it, however it ends: normally, by a caller who left, by cancellation;
 - let a caller's half-sent body look whole to the upstream, nor an upstream's half-sent answer whole to the caller;
@@ -370,9 +370,8 @@ class Exchange:
             self._connection.abort()
 
     def _raise_pump_error(self) -> None:
-        """What the server's `receive` raised is nobody's outcome."""
         if self._pump_error is not None:
-            raise self._pump_error
+            raise self._pump_error  # what the server's `receive` raised is nobody's outcome
 
     def _caller_left(self) -> None:
         self._left = True
@@ -395,8 +394,7 @@ def _failure(connection: Carrier, reader: Answer) -> UpstreamFailure:
 
 
 def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return (task := asyncio.current_task()) is not None and task.cancelling() > 0
 
 
 def _abort_result(task: asyncio.Task[Carrier]) -> None:

@@ -38,7 +38,7 @@ from tests.docs.manual import (
 
 NOW: Final = 1_800_000_000.0
 ASKED: Final = Asked("GET", "/headers", "1f68284d80bfcc1d")
-EXPOSITION: Final = {"Counter", "Gauge", "Histogram", "Summary"}
+EXPOSITION: Final = {"Counter", "Counts", "Gauge", "Histogram", "Summary", "Timings"}
 
 
 def answers() -> Answers:
