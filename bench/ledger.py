@@ -166,8 +166,8 @@ class Bench:
         assert (await self.ledger.inbox.counts(self.pair)).get("done") == waiting
         return waiting / (time.perf_counter() - started)
 
-    async def sync_everybody(self) -> float:
-        """Seconds for everybody on record."""
+    async def sync_everybody(self) -> tuple[float, int]:
+        """Seconds for everybody on record, and of how many Stripe took longer to tell than a gateway waits."""
 
         async def look(one: str) -> Looked:
             outcome = await self.sync.sync_customer(one, Priority.NIGHTLY)
@@ -175,9 +175,8 @@ class Bench:
 
         started = time.perf_counter()
         sweep = await Everybody(look, self.ledger.stripe_customers, self.ledger.meta, self.pair, "bench").run(_ignored)
-        assert sweep.finished
-        assert not sweep.failed, sweep
-        return time.perf_counter() - started
+        assert sweep.finished, sweep
+        return time.perf_counter() - started, sweep.failed
 
     async def paced(self, stripe_customers: list[str]) -> float:
         """Customers a second under the budget of calls that a gateway has."""
@@ -255,8 +254,9 @@ async def measure(name: str, url: str, base: str, options: argparse.Namespace) -
     found.append(("events worked off a second", f"{await bench.work_off():,.0f}"))
     for one in ids:
         await bench.ledger.stripe_customers.take_ticket(pair, one, time.time())
-    seconds = await bench.sync_everybody()
-    found.append((f"sync of {len(ids):,} customers", f"{seconds:,.0f} s ({len(ids) / seconds:,.0f} a second)"))
+    seconds, failed = await bench.sync_everybody()
+    fate = f", {failed} given up" if failed else ""
+    found.append((f"sync of {len(ids):,} customers", f"{seconds:,.0f} s ({len(ids) / seconds:,.0f} a second){fate}"))
     found.append(("the same under the budget of calls", f"{await bench.paced(ids[:PACED]):,.1f} customers a second"))
     for customers in (1000, options.many):
         median, worst = await bench.lookups(customers)
@@ -264,7 +264,7 @@ async def measure(name: str, url: str, base: str, options: argparse.Namespace) -
     await bench.sync.aclose()
     await gateway.aclose()
     await database.dispose()
-    print(f"{name} done", flush=True)
+    print(f"{name}, load {os.getloadavg()[0]:.0f} at its end: {found}", flush=True)
     return found
 
 

@@ -18,11 +18,10 @@ import platform
 import statistics
 import tempfile
 import time
-import tracemalloc
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
@@ -30,11 +29,6 @@ from admin.control import Ledger
 from admin.ledger.engine import Database
 from admin.ledger.opening import open_database
 from admin.ledger.schema import upgrade
-from gateway.entitlements.local import Entry, Memory
-from policies.entitlement import BillingRules, derive
-from policies.facts import CustomerFacts, ItemFact, SubscriptionFact, decode, encode
-from policies.schema import Tier
-from policies.tiers import build_ladder
 from tests.support.postgres import shared_postgres
 from tests.support.recorder import running_recorder
 from tests.support.redis_server import RedisServer
@@ -45,7 +39,6 @@ if TYPE_CHECKING:
 
 POLL_SECONDS: Final = 0.01
 SIDE_BY_SIDE: Final = 3
-REMEMBERED: Final = 20_000
 LONGEST_SECONDS: Final = 30.0
 
 
@@ -140,31 +133,6 @@ def measure(directory: Path, database: str, redis_url: str | None, revocations: 
             admin.join(10)
 
 
-def subscriber(number: int) -> CustomerFacts:
-    """Somebody with one subscription, as read from the ledger."""
-    item = ItemFact("price_pro_monthly", "prod_pro", "pro_monthly", 1_790_000_000, 1_792_600_000, 1)
-    subscription = SubscriptionFact(f"sub_{number:024}", "active", (item,), created=1_790_000_000)
-    read = decode(encode(CustomerFacts(f"user-{number:012}", 1, (subscription,), fetched_at=1_790_000_000)))
-    assert read is not None
-    return read
-
-
-def memory_of_one() -> float:
-    """Bytes that a gateway process keeps per customer it remembers."""
-    ladder = build_ladder((Tier(name="free"), Tier(name="pro", prices=("price_pro_monthly",), features=("export",))))
-    rules = BillingRules(renewal_leeway=172_800.0, past_due_grace=259_200.0)
-    memory: Memory[Any] = Memory(REMEMBERED)
-    tracemalloc.start()
-    for number in range(REMEMBERED):
-        facts = subscriber(number)
-        entitlement = derive(facts, ladder, rules)
-        edge = float(entitlement.next_edge(1_790_000_001) or 0)
-        memory.put(facts.customer, Entry(facts, entitlement, 1, edge, number + 0.5, number + 0.25, number + 0.125, 0.0))
-    used, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return used / len(memory)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--revocations", type=int, default=1000, help="of each installation")
@@ -186,7 +154,6 @@ def main() -> None:
     for name, times in rows:
         p99 = statistics.quantiles(times, n=100, method="inclusive")[98]
         print(f"| {name} | {len(times):,} | {statistics.median(times):.0f} ms | {p99:.0f} ms | {max(times):.0f} ms |")
-    print(f"\nmemory per remembered customer {memory_of_one():,.0f} bytes")
 
 
 if __name__ == "__main__":

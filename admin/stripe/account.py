@@ -60,9 +60,8 @@ async def open_account(
     simulator = simulator_address(settings)
     found: Pair | Failure
     try:
-        if simulator is not None:
-            await meta.set(_meta_key(gateway), "")
-        found = await _found(gateway, meta, patience_seconds)
+        # A simulator is another account each time that it starts. Until it has said which, the one before stays on record.
+        found = await _found(gateway, meta, patience_seconds, ask=simulator is not None)
     except BaseException:
         await gateway.aclose()
         raise
@@ -77,8 +76,8 @@ def _explained(failure: Failure, simulator: str | None) -> str:
         return f"Stripe refused billing.stripe.secret_key: {failure.message} Check STRIPE_SECRET_KEY."
     if simulator is not None:
         return (
-            f"no Stripe simulator answers at {simulator}: start one with `gateway simulator`, "
-            "or set STRIPE_SECRET_KEY to a key of your Stripe account."
+            f"the Stripe simulator at {simulator} can't be asked: {failure.detail}. "
+            "Start one with `gateway simulator`, or set STRIPE_SECRET_KEY to a key of your Stripe account."
         )
     return (
         f"Stripe can't be asked which account the key belongs to: {failure.detail}. "
@@ -100,10 +99,10 @@ async def known_pair(settings: StripeSettings, meta: Meta) -> Pair | None:
         await gateway.aclose()
 
 
-async def find_pair(gateway: StripeGateway, meta: Meta) -> Pair | Failure:
-    """The pair of the gateway's key, from the ledger or else from Stripe."""
+async def find_pair(gateway: StripeGateway, meta: Meta, *, ask: bool = False) -> Pair | Failure:
+    """The pair of the gateway's key, from the ledger or else from Stripe; with `ask` always from Stripe."""
     key = _meta_key(gateway)
-    known = await meta.get(key)
+    known = None if ask else await meta.get(key)
     if known:
         return Pair(known, gateway.livemode)
     account = await gateway.account_id(Priority.CUSTOMER)
@@ -113,11 +112,11 @@ async def find_pair(gateway: StripeGateway, meta: Meta) -> Pair | Failure:
     return Pair(account, gateway.livemode)
 
 
-async def _found(gateway: StripeGateway, meta: Meta, patience_seconds: float) -> Pair | Failure:
+async def _found(gateway: StripeGateway, meta: Meta, patience_seconds: float, *, ask: bool) -> Pair | Failure:
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + patience_seconds
     while True:
-        found = await find_pair(gateway, meta)
+        found = await find_pair(gateway, meta, ask=ask)
         if isinstance(found, Pair | StripeRefused) or loop.time() >= give_up_at:
             return found
         await asyncio.sleep(_PAUSE_SECONDS)

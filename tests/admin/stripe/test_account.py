@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from admin.ledger.meta import Meta
 from admin.simulator import DEFAULT_API_KEY
-from admin.stripe.account import Account, AccountProblem, open_account
+from admin.stripe.account import Account, AccountProblem, known_pair, open_account
 from admin.stripe.client import StripeGateway
 from policies.schema import StripeSettings
 from tests.admin.stripe.conftest import Shop
@@ -47,6 +47,20 @@ async def test_a_simulator_is_asked_each_time_because_it_is_another_account_each
     found = await open_account(settings(DEFAULT_API_KEY, nowhere()), shop.meta, patience_seconds=0)
     assert isinstance(found, AccountProblem)
     assert "gateway simulator" in found.detail
+
+
+async def test_a_simulator_that_is_away_leaves_on_record_what_it_was(shop: Shop) -> None:
+    here, away = settings(DEFAULT_API_KEY, shop.base), settings(DEFAULT_API_KEY, nowhere())
+    found = await open_account(here, shop.meta)
+    assert isinstance(found, Account)
+    await found.gateway.aclose()
+    assert isinstance(await open_account(away, shop.meta, patience_seconds=0), AccountProblem)
+    assert await known_pair(away, shop.meta) == shop.pair
+    await shop.meta.set(f"stripe.account.{found.gateway.key_digest}", "acct_of_the_one_before")
+    again = await open_account(here, shop.meta)
+    assert isinstance(again, Account)
+    assert again.pair == shop.pair
+    await again.gateway.aclose()
 
 
 async def test_an_unknown_key_without_stripe_is_told_without_the_key(tmp_path: Path) -> None:
