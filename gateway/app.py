@@ -159,7 +159,7 @@ class Gateway:
             detail = "A cookie alone is not believed for a WebSocket: send an allowed Origin, or the token in a header."
             return await walk.refuse(Reason.FORBIDDEN, detail)
         decision = await self._decide(plan, route, caller)
-        walk.tier = decision.standing.tier if decision.standing else None
+        walk.tier = _known_tier(decision)
         if isinstance(decision, Forward):
             walk.observe(decision)
             return await self._forward(walk, route, caller, decision.standing)
@@ -350,6 +350,12 @@ _REFUSALS: Final = {
     Reason.FORBIDDEN: "No tier that can be bought admits to this route.",
     Reason.ENTITLEMENT_UNAVAILABLE: "It could not be found out what this customer has paid for; nothing has to be paid.",
 }
+
+
+def _known_tier(decision: Decision) -> str | None:
+    """What the log says: nothing where nobody could say whether they still have more than what is left of it."""
+    unsure = isinstance(decision, Refuse) and decision.reason is Reason.ENTITLEMENT_UNAVAILABLE
+    return None if unsure or decision.standing is None else decision.standing.tier
 
 
 async def _refuse(walk: Walk, route: CompiledRoute, caller: Caller, refusal: Refuse) -> None:

@@ -19,6 +19,7 @@ import uvloop
 from admin.stripe.account import simulator_address
 from gateway.bootstrap import CannotStart, Process, running
 from gateway.clock import EntitlementClock
+from gateway.ending import end_within
 from gateway.entitlements.tasks import end
 from gateway.listener import gateway_protocol
 from gateway.reloading import Candidate, Part, Reloads
@@ -41,7 +42,10 @@ def run_loop(work: Awaitable[CannotStart | None]) -> CannotStart | None:
 
 
 async def run_gateway(candidate: Candidate, *, watch: bool = False) -> CannotStart | None:
-    """Serve until SIGTERM or SIGINT; `CannotStart` when it didn't come to that. SIGHUP, and a `watch`, reload."""
+    """Serve until SIGTERM or SIGINT; `CannotStart` when it didn't come to that. SIGHUP, and a `watch`, reload.
+
+    The process ends soon after: what is left of it then is cut off.
+    """
     stop = Stop()
     with stop.on_signals():
         async with AsyncExitStack() as stack:
@@ -53,6 +57,7 @@ async def run_gateway(candidate: Candidate, *, watch: bool = False) -> CannotSta
             tell_operator_token(started)
             await stop.requested.wait()
             started.readiness.stopping = True
+            end_within(started.drain_seconds())
     return None
 
 

@@ -13,6 +13,7 @@ import time
 from contextlib import AsyncExitStack
 
 from gateway.bootstrap import CannotStart, running
+from gateway.ending import end_within
 from gateway.entitlements.tasks import end
 from gateway.listener import gateway_protocol
 from gateway.reloading import Candidate, Part, Reloads
@@ -27,7 +28,7 @@ from gateway.serve import (
 from gateway.serving import Stop, listener, serving
 from gateway.telemetry import AccessLog
 from gateway.worker_channel import Turn
-from gateway.workers import Workers
+from gateway.workers import STOP_SECONDS, Workers
 
 
 async def run_supervisor(candidate: Candidate, *, watch: bool = False) -> CannotStart | None:
@@ -64,6 +65,8 @@ async def run_supervisor(candidate: Candidate, *, watch: bool = False) -> Cannot
                         tell_operator_token(process)
                     await stop.requested.wait()
                     process.readiness.stopping = True
+                    # The workers first, which are killed where they don't end; then the operator's listener.
+                    end_within(2 * process.drain_seconds() + STOP_SECONDS)
                     public.close()  # the last that holds it refuses whoever comes
                     await workers.stop(stop.forced, process.drain_seconds())
                     operator.drain(process.drain_seconds())

@@ -148,7 +148,8 @@ class Walk:
         """Keep in mind what it is forwarded in spite of, if anything."""
         if decision.observed is not None:
             standing = decision.standing
-            tier = UNKNOWN_TIER if standing is None else standing.tier or NO_TIER_HELD
+            unknown = standing is None or decision.observed is Reason.ENTITLEMENT_UNAVAILABLE
+            tier = UNKNOWN_TIER if standing is None or unknown else standing.tier or NO_TIER_HELD
             self.observed = Observed(decision.observed, tier)
 
     def caller_left(self) -> None:

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 CHECK_SECONDS: Final = 1.0
 """Silence after which the connection is asked whether it is alive; a second one and it is given up."""
 RETRY_SECONDS: Final = 0.5
+_NOT_FOLLOWED: Final = "redis can't be used (%s: %s): until it can be, who is not in memory is looked up in the ledger, and changes come from there"
 
 
 class Follower(Protocol):
@@ -49,6 +50,8 @@ class ChangeChannel:
         self._check_seconds = check_seconds
         self._retry_seconds = retry_seconds
         self._incarnation: str | None = None
+        self._told = False
+        """Whether it was said that changes aren't followed: once, not at each attempt."""
 
     async def run(self) -> None:
         """Subscribe, follow, and start over when the connection is lost, until cancelled."""
@@ -56,8 +59,9 @@ class ChangeChannel:
             try:
                 await self._follow()
             except (RedisError, OSError) as error:
-                level = logging.WARNING if self.is_followed else logging.DEBUG
-                logger.log(level, "redis: changes not followed: %s: %s", type(error).__name__, error)
+                level = logging.DEBUG if self._told else logging.WARNING
+                self._told = True
+                logger.log(level, _NOT_FOLLOWED, type(error).__name__, error)
             except Exception:
                 # Not what the client promises to raise. To stop following for good would be worse than to go on.
                 logger.exception("redis: changes not followed")
@@ -94,6 +98,7 @@ class ChangeChannel:
             before, self._incarnation = self._incarnation, incarnation
             self._follower.missed_announcements(redis_may_have_lost_writes=before not in (None, incarnation))
             self.is_followed = True
+            self._told = False
             logger.info("redis: following changes")
         elif message["type"] == "message":
             change = parse_announcement(message["data"])

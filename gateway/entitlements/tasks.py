@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Collection
 from typing import Any, Final
 
-ASK_AGAIN_SECONDS: Final = 0.05
+ASK_AGAIN_SECONDS: Final = 0.5
+"""Long enough for what a task does at its end, such as giving back a lease, not to be called off as well."""
 
 
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:

@@ -160,8 +160,12 @@ def test_a_gateway_starts_without_its_redis_and_says_so(recorder: Recorder, tmp_
         gateway = exits.enter_context(running_gateway(tmp_path, upstream=recorder.url, redis=redis.url))
         eventually(lambda: "redis" in gateway.readiness()["degraded"])
         gateway.grant("early")
+        warned = "redis can't be used (ConnectionError"
+        assert gateway.running.said.count(warned) == 1
+        assert "who is not in memory is looked up in the ledger" in gateway.running.said
         redis.start()
         eventually(lambda: gateway.readiness()["status"] == "ok", within=30)
+        assert gateway.running.said.count(warned) == 1  # however often it was tried
         assert gateway.status("/pro/x", "early") == 200
 
 

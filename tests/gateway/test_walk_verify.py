@@ -48,6 +48,8 @@ async def test_whoever_was_paying_is_not_asked_for_money_while_stripe_is_silent(
         assert (answer.status_code, reason(answer)) == (503, "entitlement_unavailable")
         assert answer.headers["retry-after"]
         assert "pay_url" not in answer.json()
+        line = await one.logged(answer.headers["x-request-id"])
+        assert (line["customer"], line["tier"]) == ("alice", None)  # who is left with the free tier nobody can say
 
 
 async def test_whoever_had_planned_to_end_is_asked_at_once_and_for_certain(tmp_path: Path) -> None:
