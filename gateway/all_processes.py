@@ -12,8 +12,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from gateway.telemetry import WEBSOCKETS_OPEN
+
 _ADDED_UP: Final = frozenset({"counter", "histogram", "summary"})
-"""Gauges tell of the gateway (its version, its configuration, the inbox), and one process knows those for all."""
+"""Other gauges tell of the gateway (its version, its configuration, the inbox), and one process knows those for all."""
+_OF_EACH: Final = frozenset({WEBSOCKETS_OPEN})
+"""Gauges of what a process holds. They are added up, too, and what a process held is gone with it."""
 
 Snapshot = list[list[Any]]
 """As JSON has it: name, documentation, type and samples of each family, each sample a name, labels and a value."""
@@ -29,7 +33,7 @@ def snapshot(registry: Collector) -> Snapshot:
             [[one.name, one.labels, one.value] for one in family.samples],
         ]
         for family in registry.collect()
-        if family.type in _ADDED_UP
+        if family.type in _ADDED_UP or family.name in _OF_EACH
     ]
 
 
@@ -48,6 +52,10 @@ class Totals:
             for sample, labels, value in samples:
                 key = sample, tuple(labels.items())
                 sums[key] = sums.get(key, 0.0) + value
+
+    def add_former(self, told: Snapshot) -> None:
+        """Count in what one that is no more has counted."""
+        self.add([family for family in told if family[0] not in _OF_EACH])
 
     def told(self) -> Snapshot:
         """As a snapshot."""
@@ -77,5 +85,5 @@ class AllProcesses(Collector):
         """For `generate_latest`."""
         yield from self._totals.collect()
         for family in self._own.collect():
-            if family.type not in _ADDED_UP:
+            if family.type not in _ADDED_UP and family.name not in _OF_EACH:
                 yield family

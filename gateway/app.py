@@ -311,13 +311,15 @@ class Gateway:
         under_way: AnswerUnderWay | None = None
         if caller is not None or asks_for_events(walk):
             under_way = AnswerUnderWay(walk, route, caller or NOBODY)
-            if opening is not None:
-                opening.on_open = under_way.opened
             if caller is not None:
                 self.streams.add(under_way)
+        if opening is not None:
+            opening.on_open = self._counting_websockets(under_way)
         try:
             outcome = await forward(walk.send if under_way is None else under_way.send)
         finally:
+            if opening is not None and opening.was_open:
+                self._telemetry.metrics.websockets.dec()
             if under_way is not None:
                 if caller is not None:
                     self.streams.discard(under_way)
@@ -342,6 +344,14 @@ class Gateway:
             walk.note = f"{outcome.reason}: {outcome.cause}"
             raise outcome.torn()
         return None
+
+    def _counting_websockets(self, under_way: AnswerUnderWay | None) -> Callable[[Callable[[int, str], None]], None]:
+        def opened(close: Callable[[int, str], None]) -> None:
+            self._telemetry.metrics.websockets.inc()
+            if under_way is not None:
+                under_way.opened(close)
+
+        return opened
 
 
 _REFUSALS: Final = {

@@ -234,7 +234,7 @@ class Workers:
             began = time.monotonic()
             await worker.gone.wait()
             self.serving.remove(worker)
-            self._former.add(worker.last)
+            self._former.add_former(worker.last)
             status = await worker.ended()
             self._alive.discard(worker)
             _log.error("worker %d has ended (%s): another takes its place", worker.pid, _told(status))

@@ -71,14 +71,15 @@ class OpeningReader(AnswerReader):
 
 
 class Opening:
-    """One offer. `on_open` is told, once it is open, how to end it: by a code and a reason."""
+    """One offer. `on_open` is told, once it is open, how to end it: by a code and a reason. Then it `was_open`."""
 
-    __slots__ = ("_tunnel", "accept", "on_open")
+    __slots__ = ("_tunnel", "accept", "on_open", "was_open")
 
     def __init__(self, tunnel: Tunnel, key: bytes) -> None:
         self._tunnel = tunnel
         self.accept = accept_of(key)
         self.on_open: Callable[[Callable[[int, str], None]], None] | None = None
+        self.was_open = False
 
     async def converse(self, connection: Any, reader: Any, headers: Headers, idle_seconds: float) -> Tunnelled | None:
         """Open it and stay until it is over. None where one of the two has gone meanwhile."""
@@ -94,6 +95,7 @@ class Opening:
         relay.upstream.transport = upstream
         relay.caller.transport, early = switched
         try:
+            self.was_open = True
             if self.on_open is not None:
                 self.on_open(relay.close)
             relay.join(early, reader.take_body())

@@ -53,6 +53,30 @@ def test_an_offer_names_amount_and_interval_once_stripe_was_asked(stack: Stack) 
     assert {offer["interval"] for offer in offers} == {"month", "year"}
 
 
+def test_a_reload_sells_a_tier_that_it_brings_at_once_and_not_an_hour_later(stack: Stack) -> None:
+    def offers() -> list[tuple[str, int]]:
+        tiers = stack.gateway.ask("/_gateway/plans").json()["tiers"]
+        return [
+            (offer["price"], offer["amount"]) for tier in tiers if tier["tier"] == "team" for offer in tier["offers"]
+        ]
+
+    file = stack.gateway.directory / "gateway.yaml"
+    original = file.read_text()
+    file.write_text(
+        original.replace("prices: [price_pro_monthly, price_pro_yearly]", "prices: [price_pro_monthly]").replace(
+            "  - name: enterprise\n", "  - name: team\n    prices: [price_pro_yearly]\n  - name: enterprise\n"
+        )
+    )
+    try:
+        assert stack.gateway.operator_post("/api/reload", {}).status_code == 200
+        [(price, amount)] = eventually(lambda: [one for one in offers() if one[1]])
+        assert price == "price_pro_yearly"
+        assert amount > 0
+    finally:
+        file.write_text(original)
+        assert stack.gateway.operator_post("/api/reload", {}).status_code == 200
+
+
 def test_paying_through_the_link_of_a_402_admits_at_once_and_the_api_sees_who_calls(
     stack: Stack, recorder: Recorder
 ) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
+from tests.support.rawbytes import WEBSOCKET_AGREED, websocket_offer
 from tests.support.recorder import Recorder
 from tests.support.stack import AUDIENCE, Gateway, Process, eventually, prepared_gateway, run_verb, token_for
 
@@ -169,6 +171,96 @@ def test_a_request_under_way_finishes_on_what_it_began_with(
             assert answer.result(10).status_code == 200
     finally:
         release.set()
+
+
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_what_is_open_goes_on_over_a_reload_that_admits_it_and_ends_by_one_that_does_not(
+    gateway: Gateway, recorder: Recorder, edit: Callable[[str, str], None]
+) -> None:
+    more = threading.Semaphore(0)
+
+    def events(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(EVENTS)
+        for number in range(2):
+            connection.sendall(b"9\r\ndata: %d\n\n\r\n" % number)
+            assert more.acquire(timeout=10)
+        connection.recv(1)
+
+    def conversation(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(WEBSOCKET_AGREED)
+        for _ in range(2):
+            connection.recv(100)
+            connection.sendall(b"\x81\x02ok")
+        connection.recv(100)
+
+    recorder.scripts |= {"/pro/events": events, "/pro/ws": conversation}
+    gateway.grant("listener")
+    token = f"Authorization: Bearer {token_for('listener')}\r\n".encode()
+    with (
+        socket.create_connection(gateway.address, timeout=10) as listener,
+        socket.create_connection(gateway.address, timeout=10) as speaker,
+        listener.makefile("rb") as heard,
+        speaker.makefile("rb") as spoken,
+    ):
+        listener.sendall(b"GET /pro/events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n" + token + b"\r\n")
+        _read_past(heard, b"data: 0\n")
+        speaker.sendall(websocket_offer("/pro/ws", token))
+        _read_past(spoken, b"\r\n\r\n")
+        speaker.sendall(b"\x81\x80\0\0\0\0")
+        assert spoken.read(4) == b"\x81\x02ok"
+
+        edit("/pro/**, tier: pro", "/pro/**, tier: pro, features: [export]")  # which a grant of pro has
+        assert gateway.operator_post("/api/reload", {}).status_code == 200
+        more.release()
+        _read_past(heard, b"data: 1\n")
+        speaker.sendall(b"\x81\x80\0\0\0\0")
+        assert spoken.read(4) == b"\x81\x02ok"
+
+        edit("/pro/**, tier: pro, features: [export]", "/pro/**, tier: enterprise")
+        assert gateway.operator_post("/api/reload", {}).status_code == 200
+        _read_past(heard, b"event: payment-required\n")
+        assert b'"reason": "tier_required"' in heard.readline().replace(b'":"', b'": "')
+        _read_past(heard, b"0\r\n\r\n")
+        assert spoken.read(4)[2:] == (4402).to_bytes(2)
+        more.release()
+
+
+def _read_past(answer: IO[bytes], mark: bytes) -> None:
+    """To the end of the first occurrence of it."""
+    seen = b""
+    while not seen.endswith(mark):
+        byte = answer.read(1)
+        assert byte, seen
+        seen += byte
+
+
+def test_the_tests_of_a_file_must_pass_where_it_says_so(gateway: Gateway, edit: Callable[[str, str], None]) -> None:
+    failing = "run_tests_at_load: true\ntests:\n  - {request: GET /pro/x, who: {tier: free}, expect: forward}\n"
+    edit("routes:\n", failing + "routes:\n")
+    edit("/public/**", "/never/**")
+    done = run_verb("reload", cwd=gateway.directory)
+    assert done.returncode == 1
+    assert "GET /pro/x" in done.stderr
+    assert gateway.status("/public/x") == 200
+    edit("expect: forward", "expect: 402 tier_required")
+    edit("/never/**", "/passed/**")
+    assert run_verb("reload", cwd=gateway.directory).returncode == 0
+    assert gateway.status("/passed/x") == 200
+
+
+def test_a_gateway_that_is_killed_within_a_reload_starts_on_the_file_as_it_is(
+    gateway: Gateway, edit: Callable[[str, str], None]
+) -> None:
+    gateway.grant("kept")
+    edit("  - {path: /public/**", "  - {path: /new/**, access: public}\n  - {path: /public/**")
+    gateway.running.send(signal.SIGHUP)
+    gateway.running.kill()
+    gateway.start()
+    assert gateway.status("/new/x") == 200
+    assert gateway.status("/pro/x", "kept") == 200
+    assert generation(gateway) == 1
 
 
 def test_no_request_fails_while_the_file_is_reloaded_again_and_again(

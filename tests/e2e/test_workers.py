@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
-from contextlib import contextmanager
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+from tests.support.rawbytes import WEBSOCKET_AGREED, websocket_offer
 from tests.support.recorder import Recorder
 from tests.support.redis_server import running_redis_url
-from tests.support.stack import Gateway, bearer, eventually, prepared_gateway, run_verb
+from tests.support.stack import (
+    Gateway,
+    bearer,
+    eventually,
+    plain_environment,
+    prepared_gateway,
+    run_verb,
+    write_config,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,14 +150,75 @@ def test_a_grant_is_in_force_in_both(gateway: Gateway) -> None:
             )
 
 
+def test_a_worker_that_can_not_start_ends_the_start_with_3_and_its_sentence(gateway: Gateway, tmp_path: Path) -> None:
+    values = write_config(
+        tmp_path, redis=re.findall(r"redis: (\S+)", (gateway.directory / "gateway.yaml").read_text())[0]
+    )
+    file = tmp_path / "gateway.yaml"
+    file.write_text(file.read_text().replace("  drain: 10s", "  drain: 10s\n  workers: 2"))
+    # Read by every interpreter at its start: one that becomes a worker ends, as where memory is short.
+    fault = "import sys\nif 'gateway.worker' in sys.orig_argv:\n    sys.exit(9)\n"
+    (tmp_path / "sitecustomize.py").write_text(fault)
+    ended = run_verb("run", cwd=tmp_path, env=plain_environment(PYTHONPATH=str(tmp_path)))
+    assert ended.returncode == 3
+    assert "ended before it served" in ended.stderr
+    assert "The API is at" not in ended.stderr
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", values["listen"]))  # nobody holds it any more
+
+
+def test_open_websockets_are_counted_over_all_workers_and_go_with_theirs(gateway: Gateway, recorder: Recorder) -> None:
+    def open_now() -> float:
+        lines = gateway.operator_get("/metrics").text.splitlines()
+        [value] = [float(line.split()[1]) for line in lines if line.startswith("gateway_websockets_open ")]
+        return value
+
+    def agree(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(WEBSOCKET_AGREED)
+        while connection.recv(65536):
+            pass
+
+    recorder.scripts["/public/ws"] = agree
+    first, second = workers_of(gateway.running.pid)
+    with ExitStack() as opened:
+        for stopped in (first, second):  # so that each has one
+            with halted(stopped):
+                client = opened.enter_context(socket.create_connection(gateway.address, timeout=10))
+                client.sendall(websocket_offer("/public/ws"))
+                assert client.recv(65536).startswith(b"HTTP/1.1 101 ")
+        eventually(lambda: open_now() == 2)
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: open_now() == 1)
+    eventually(lambda: open_now() == 0)
+
+
 def test_a_stop_ends_all_with_0_and_every_line_of_the_log_is_whole(gateway: Gateway) -> None:
     workers = workers_of(gateway.running.pid)
     assert ask_anew(gateway, 5) == [200] * 5
     assert gateway.running.stop() == 0
     assert not [one for one in workers if is_alive(one)]
-    lines = gateway.running.logged.splitlines()
-    assert len(lines) >= 5
-    assert all(json.loads(line)["request_id"] for line in lines)
+    ids = [json.loads(line)["request_id"] for line in gateway.running.logged.splitlines()]
+    assert len(ids) >= 5
+    assert len(set(ids)) == len(ids)
+    assert "Traceback" not in gateway.running.said
+
+
+def test_a_second_signal_stops_all_at_once(gateway: Gateway, recorder: Recorder) -> None:
+    workers = workers_of(gateway.running.pid)
+    release = recorder.holds["/public/held"] = threading.Event()
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(gateway.ask, "/public/held")
+            assert recorder.arrived.acquire(timeout=10)
+            gateway.running.send(signal.SIGTERM)
+            eventually(lambda: gateway.readiness()["status"] == "stopping")
+            assert gateway.running.is_running  # what is under way has its drain
+            gateway.running.send(signal.SIGINT)
+            assert gateway.running.wait(9) == 0  # the drain of 10 s would be longer
+            assert answer.exception(10) is not None or answer.result().status_code == 500
+    finally:
+        release.set()
+    assert not [one for one in workers if is_alive(one)]
     assert "Traceback" not in gateway.running.said
 
 

@@ -13,6 +13,20 @@ if TYPE_CHECKING:
 SMUGGLED = b"GET /public/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
+WEBSOCKET_AGREED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+)
+"""What answers `websocket_offer`: the example of RFC 6455, section 1.3."""
+
+
+def websocket_offer(path: str, fields: bytes = b"") -> bytes:
+    """A request that offers to go on as a WebSocket."""
+    return (
+        b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%b\r\n" % (path.encode(), fields)
+    )
+
 
 def parts_of(request: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
     """Request line, headers and body of what the API got."""
