@@ -12,11 +12,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from gateway.telemetry import WEBSOCKETS_OPEN
-
 _ADDED_UP: Final = frozenset({"counter", "histogram", "summary"})
 """Other gauges tell of the gateway (its version, its configuration, the inbox), and one process knows those for all."""
-_OF_EACH: Final = frozenset({WEBSOCKETS_OPEN})
+_OF_EACH: Final = frozenset({"gateway_websockets_open"})
 """Gauges of what a process holds. They are added up, too, and what a process held is gone with it."""
 
 Snapshot = list[list[Any]]

@@ -24,7 +24,6 @@ from policies.reasons import Reason
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BATCH_BYTES: Final = 32 * 1024
-WEBSOCKETS_OPEN: Final = "gateway_websockets_open"
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ class Metrics:
             "Paying subscriptions met none of whose items belongs to a tier of gateway.yaml.",
             registry=registry,
         )
-        self.websockets = Gauge(WEBSOCKETS_OPEN, "WebSockets that are open now.", registry=registry)
+        self.websockets = Gauge("gateway_websockets_open", "WebSockets that are open now.", registry=registry)
         self.reloaded = Gauge(
             "gateway_config_last_reload_successful",
             "Whether the last attempt to load gateway.yaml succeeded.",
