@@ -119,8 +119,10 @@ def _moment(option: str, text: str) -> int:
 
 async def explained(config: Config, table: RouteTable, asking: Asking) -> Report | NotExplained | str:
     """The report, or why there is none; a text where the ledger is the reason."""
+    from gateway.ledger_session import clock_of  # noqa: PLC0415
+
     if not _is_about_a_customer(config, asking):
-        return await _asked(_in_force(config, table, None), asking, _nobody_on_record, time.time)
+        return await _asked(_in_force(config, table, None), asking, _nobody_on_record, await clock_of(config))
 
     async def about_a_customer(session: LedgerSession) -> Report | NotExplained:
         api_keys = await session.api_keys()

@@ -2,7 +2,7 @@
 
 It decides whom the request is from, as far as that was asked: a customer on record, somebody made up, whoever the token
 names, or nobody. It must never change anything, and it shows what the answer holds, a payment link too: whoever may
-ask this may see it.
+ask this may see it. Credentials are never shown (`gateway.explaining_masks`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import httptools
 from gateway.answers import Headers
 from gateway.body_limit import declared_length
 from gateway.credentials import Unauthenticated
+from gateway.explaining_masks import masked
 from gateway.listener_head import ListenerLimits, head_refusal
 from gateway.plan import Plan
 from gateway.rehearsal import OwnAnswer, rehearse
@@ -109,7 +110,9 @@ class Explainer:
             else:
                 sent = result.target.decode("latin-1")
                 forwarded = ShownForward(result.upstream, asking.method, sent, _fields(result.headers))
-        return report(question, somebody.who, at, explanation, answer=answer, forwarded=forwarded)
+        told = report(question, somebody.who, at, explanation, answer=answer, forwarded=forwarded)
+        own = plan.config.upstreams[forwarded.upstream].headers if forwarded is not None else ()
+        return masked(told, plan.authenticator.sources, headers, target.partition(b"?")[2], own)
 
     async def _who(
         self, asking: Asking, plan: Plan, rules: Rules, headers: Headers, at: int

@@ -168,7 +168,7 @@ async def open_session(config: Config) -> AsyncIterator[LedgerSession | SessionP
         stack.push_async_callback(database.dispose)
         ledger = Ledger.over(database)
         try:
-            session = LedgerSession(config, ledger, await _pair(config, ledger), await _clock(config))
+            session = LedgerSession(config, ledger, await _pair(config, ledger), await clock_of(config))
             await session.load_pins()
         except LedgerDownError as error:
             yield SessionProblem(f"the ledger could not be used: {error}")
@@ -192,7 +192,8 @@ async def _pair(config: Config, ledger: Ledger) -> Pair:
     return await known_pair(settings, ledger.meta) or NO_ACCOUNT
 
 
-async def _clock(config: Config) -> EntitlementClock:
+async def clock_of(config: Config) -> EntitlementClock:
+    """Real time, or that of the simulator that plays Stripe for this file."""
     clock = EntitlementClock()
     simulator = simulator_address(config.billing.stripe)
     if simulator is not None:

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policies.crosschecks import billing, conflicts, expectations, issuers, routes, server, tiers, tokens, upstreams
+from policies.crosschecks import (
+    attainable,
+    billing,
+    conflicts,
+    expectations,
+    issuers,
+    routes,
+    server,
+    tiers,
+    tokens,
+    upstreams,
+)
 
 if TYPE_CHECKING:
     from policies.diagnostics import Findings
@@ -22,6 +33,7 @@ def cross_check(draft: Draft, findings: Findings) -> None:
         upstreams.check,
         issuers.check,
         tokens.check,
+        attainable.check,
         tiers.check,
         billing.check,
         routes.check,

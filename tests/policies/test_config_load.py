@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from policies.diagnostics import Severity, render
 from policies.load import DEMO_TOKEN_SECRET, Loaded, load
-from policies.schema import Auth, Billing, Cache, Config, Server, Upstream
+from policies.schema import Auth, Billing, Cache, Config, Health, Server, Upstream
 
 EXAMPLE = (Path(__file__).parents[2] / "docs" / "example.gateway.yaml").read_text(encoding="utf-8")
 MINIMAL = "version: 1\nupstreams: {api: {targets: ['http://127.0.0.1:9000']}}\ndefault: public\n"
@@ -57,7 +57,10 @@ def test_every_default_is_what_the_example_shows() -> None:
     assert config.cache == Cache()
     assert config.billing == Billing()
     assert config.auth.token_from == Auth().token_from
-    assert config.upstreams["api"] == Upstream(targets=("http://127.0.0.1:9000",))
+    # Checks of health are off where no path is given, so the example gives one.
+    assert config.upstreams["api"].health.interval == Health().interval
+    api = config.upstreams["api"].model_copy(update={"health": Health()})
+    assert api == Upstream(targets=("http://127.0.0.1:9000",))
     left_out = good(MINIMAL.replace("default: public", "routes: [{path: /, access: public}]"))
     assert (config.database, config.redis, config.default) == (left_out.database, left_out.redis, left_out.default)
 

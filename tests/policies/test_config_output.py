@@ -40,7 +40,7 @@ def full_of_secrets() -> Config:
     issuer = "    - {issuer: other, audience: a, algorithms: [HS256], secret: swordfish-0123456789abcdef0123456789, customer: 'o:{sub}'}\n"
     text = EXAMPLE.replace("headers: {} ", 'headers: {Authorization: "Bearer ${UPSTREAM_KEY}"} ')
     text = text.replace("      customer: sub ", "      customer: 'l:{sub}' ").replace(
-        "  token_from:", issuer + "  token_from:"
+        "\n  token_from:", f"\n{issuer}  token_from:"
     )
     return config_of(text, SECRETS)
 
