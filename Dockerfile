@@ -35,6 +35,6 @@ WORKDIR /data
 EXPOSE 8080 8081
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8081/livez', timeout=2)"]
+    CMD ["python", "-c", "import http.client as c; a = c.HTTPConnection('127.0.0.1', 8081, timeout=2); a.request('GET', '/livez'); raise SystemExit(a.getresponse().status != 200)"]
 ENTRYPOINT ["gateway"]
 CMD ["run", "--config", "/etc/gateway/gateway.yaml"]

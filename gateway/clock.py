@@ -16,6 +16,11 @@ POLL_SECONDS: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
+def client_for_simulator() -> httpx.AsyncClient:
+    """A proxy named in the environment is for the world outside: it can't reach a simulator beside us."""
+    return httpx.AsyncClient(trust_env=False)
+
+
 class EntitlementClock:
     """Calling it gives UTC seconds. `offset_seconds` is what a simulator's clock is ahead by."""
 
@@ -38,7 +43,7 @@ class EntitlementClock:
 
     async def follow(self, simulator: str) -> None:
         """Keep reading it, until cancelled."""
-        async with httpx.AsyncClient() as client:
+        async with client_for_simulator() as client:
             while True:
                 await self.read(simulator, client)
                 await asyncio.sleep(POLL_SECONDS)

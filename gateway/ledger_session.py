@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
-
 from admin.api_keys import KeyOperations
 from admin.control import Ledger, LedgerRecords
 from admin.ledger.api_keys import hash_key
@@ -28,7 +26,7 @@ from admin.stripe.catalog import PriceCatalog
 from admin.stripe.client import StripeGateway
 from admin.stripe.shared_budget import SharedBudget, calls_of
 from gateway.bootstrap import NO_ACCOUNT
-from gateway.clock import EntitlementClock
+from gateway.clock import EntitlementClock, client_for_simulator
 from gateway.credentials import ApiKeys
 from gateway.stripe_session import StripeSession, open_stripe
 from policies.entitlement import BillingRules, Entitlement, Standing, derive
@@ -197,7 +195,7 @@ async def clock_of(config: Config) -> EntitlementClock:
     clock = EntitlementClock()
     simulator = simulator_address(config.billing.stripe)
     if simulator is not None:
-        async with httpx.AsyncClient() as client:
+        async with client_for_simulator() as client:
             if not await clock.read(simulator, client):
                 sys.stderr.write(
                     f"No Stripe simulator answers at {simulator}, so 'now' is this machine's time; a simulated time may be "

@@ -13,12 +13,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import uvloop
 
 from admin.stripe.account import simulator_address
 from gateway.bootstrap import CannotStart, Process, running
-from gateway.clock import EntitlementClock
+from gateway.clock import EntitlementClock, client_for_simulator
 from gateway.ending import end_within
 from gateway.entitlements.tasks import end
 from gateway.listener import gateway_protocol
@@ -68,7 +67,7 @@ async def entitlement_clock(config: Config) -> AsyncIterator[EntitlementClock]:
     async with AsyncExitStack() as stack:
         simulator = simulator_address(config.billing.stripe)
         if simulator is not None:
-            async with httpx.AsyncClient() as client:
+            async with client_for_simulator() as client:
                 await clock.read(simulator, client)
             stack.push_async_callback(end, [asyncio.create_task(clock.follow(simulator))])
         yield clock

@@ -125,6 +125,8 @@ class StripeGateway:
         self._waiting = 0
         self._new_key = new_key
         base = base_address(secret_key, api_base)
+        # For it the SDK keeps an id in a file below the home directory, and raises where a user has none, as in containers.
+        stripe.enable_telemetry = False
         self._http = HttpxTransport(self._timeout, base)
         self._client = stripe.StripeClient(
             secret_key,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +54,19 @@ class Upstream:
         fields += [(name.encode(), value.encode()) for name, value in extra.items()]
         await send({"type": "http.response.start", "status": status, "headers": fields})
         await send({"type": "http.response.body", "body": body})
+
+
+async def test_a_call_leaves_nothing_in_the_home_directory_and_needs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("stripe._telemetry_id._loaded", False)
+    upstream = Upstream()
+    upstream.will(200, {"id": "acct_1"})
+    async with stripe_at(upstream) as gateway:
+        assert await gateway.account_id(Priority.CUSTOMER) == "acct_1"
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - nothing else runs in this loop
 
 
 @asynccontextmanager
