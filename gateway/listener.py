@@ -109,7 +109,7 @@ class GatewayProtocol(CallerConnection):
         if line is None or newest is None or newest.more_body or self._last_request or self._known_fields is None:
             return False
         method, target = line.groups()
-        if len(target) > self.limits.target_bytes or self.limit_concurrency is not None:
+        if len(target) > self.limits.target_bytes or self.limit_concurrency is not None or self.is_stopping:
             return False
         self._bound.clear()
         self._newest = cycle = GatewayCycle(
@@ -231,7 +231,7 @@ class GatewayProtocol(CallerConnection):
             self.url,
             version,
             Fields(self.headers),
-            keep_alive=version == "1.1" and self.parser.should_keep_alive(),
+            keep_alive=version == "1.1" and self.parser.should_keep_alive() and not self.is_stopping,
             expects_continue=self.expect_100_continue and version == "1.1",
         )
         self._newest = cycle

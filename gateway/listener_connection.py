@@ -124,12 +124,17 @@ class CallerConnection(HttpToolsProtocol):
             self._write_bound.clear()
 
     def shutdown(self) -> None:
-        """The server is going down: finish what is under way, and nothing else."""
+        """The server is going down: finish what is under way, be it half a head or on its way here, and nothing else."""
         self.is_stopping = True
         if self._stop_tunnel is not None:
             self._stop_tunnel()
         elif self._active is None and not self._queued:
-            self._close()
+            if self._lingering or self._deaf:
+                return  # it ends already
+            if not self._reading_head:
+                at_first = self._newest is None
+                limits = self.limits
+                self._in_time(limits.first_word_seconds if at_first else limits.last_word_seconds, self._close)
         else:
             if self._newest is not None:
                 self._newest.keep_alive = False
@@ -195,6 +200,8 @@ class CallerConnection(HttpToolsProtocol):
         elif self._reading_head:
             self._head_is_timed = True
             self._in_time(self.limits.head_seconds, self._head_too_slow)
+        elif self.is_stopping:
+            self._close()
         else:
             self._in_time(self.timeout_keep_alive, self._close)
 

@@ -36,6 +36,10 @@ class ListenerLimits:
     drain_bytes: int = 1024 * 1024
     """How much of a body that nobody wants any more is read away to keep the connection, or to let the answer be read."""
     drain_seconds: float = 5.0
+    first_word_seconds: float = 1.0
+    """Where the server goes down: of who has just connected, and whose request may be on its way."""
+    last_word_seconds: float = 0.1
+    """The same of who has been answered before; he has to reckon with the end of a connection that is kept (RFC 9112, section 9.5)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.support.rawbytes import WEBSOCKET_AGREED, websocket_offer
+from tests.support.rawsocket import ask, lines
 from tests.support.recorder import Recorder
 from tests.support.redis_server import running_redis_url
 from tests.support.stack import (
@@ -139,6 +140,28 @@ def test_a_reload_reaches_all_and_whoever_starts_later(gateway: Gateway) -> None
     for stopped in workers_of(gateway.running.pid):
         with halted(stopped):
             assert httpx.get(f"{gateway.base}/new/x", trust_env=False, timeout=30).status_code == 404
+
+
+def test_a_worker_that_is_told_to_end_under_load_takes_no_request_with_it(gateway: Gateway) -> None:
+    over = threading.Event()
+    leaving = min(workers_of(gateway.running.pid))
+
+    def ask_on() -> set[int]:
+        seen = set()
+        while not over.is_set():
+            seen.add(ask(gateway.address, lines("GET /public/x HTTP/1.1", "Host: a", "Connection: close")).status)
+        return seen
+
+    with ThreadPoolExecutor(4) as threads:
+        asking = [threads.submit(ask_on) for _ in range(4)]
+        try:
+            os.kill(leaving, signal.SIGTERM)
+            eventually(lambda: len(workers_of(gateway.running.pid) - {leaving}) == 2, told=lambda: gateway.running.said)
+            eventually(lambda: gateway.readiness()["status"] == "ok", told=lambda: gateway.running.said)
+        finally:
+            over.set()
+        assert [one.result(20) for one in asking] == [{200}] * 4
+    assert f"worker {leaving} has ended (exit status 0)" in gateway.running.said
 
 
 def test_a_grant_is_in_force_in_both(gateway: Gateway) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -78,11 +78,28 @@ class Forwarding:
         return self.outcomes[number]
 
 
+class _Listed(set[Any]):
+    """A set that keeps a list as well."""
+
+    def __init__(self, listed: list[Any]) -> None:
+        super().__init__()
+        self._listed = listed
+
+    def add(self, one: Any) -> None:
+        super().add(one)
+        self._listed.append(one)
+
+
 @contextlib.asynccontextmanager
 async def listening(
-    app: App, *, limits: ListenerLimits | None = None, keep_alive_seconds: int = 30, concurrency: int | None = None
+    app: App,
+    *,
+    limits: ListenerLimits | None = None,
+    keep_alive_seconds: int = 30,
+    concurrency: int | None = None,
+    connections: list[Any] | None = None,
 ) -> AsyncIterator[tuple[str, int]]:
-    """The listener with this app on a free port of this process and event loop."""
+    """The listener with this app on a free port of this process and event loop. `connections` has those that are open."""
     config = uvicorn.Config(
         app,
         http=gateway_protocol(limits=limits),
@@ -100,6 +117,8 @@ async def listening(
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
+    if connections is not None:
+        server.server_state.connections = _Listed(connections)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("127.0.0.1", 0))
