@@ -18,11 +18,10 @@ from admin.ledger.customer_records import CustomerRecord, CustomerSummary
 from admin.ledger.customers import Customers
 from admin.ledger.engine import Database
 from admin.ledger.inbox import Inbox
-from admin.ledger.inbox_rows import InboxRow
+from admin.ledger.inbox_rows import InboxRow, Status
 from admin.ledger.meta import Meta
 from admin.ledger.pair import Pair
 from admin.ledger.stripe_customers import StripeCustomers
-from admin.operator.api import EventStatus
 
 Job = Callable[[], Awaitable[None]]
 
@@ -82,7 +81,7 @@ class LedgerRecords:
         """Everything on record."""
         return await self.ledger.customers.show(self.pair, customer, self.now())
 
-    async def find_events(self, status: EventStatus | None, before_seq: int | None, limit: int) -> list[InboxRow]:
+    async def find_events(self, status: Status | None, before_seq: int | None, limit: int) -> list[InboxRow]:
         """Events, newest first."""
         return await self.ledger.inbox.search(self.pair, status=status, before_seq=before_seq, limit=limit)
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from admin.ledger.customers import Customers
 from policies.caller import customer_problem
 from policies.entitlement import Standing
 from policies.tiers import Ladder
 from policies.units import parse_duration
+
+if TYPE_CHECKING:
+    from admin.ledger.customers import Customers  # and so no SQL where only the results of an operation are named
 
 LONGEST_REASON: Final = 500
 LONGEST_NAME: Final = 100

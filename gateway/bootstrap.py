@@ -26,7 +26,7 @@ from admin.ledger.api_keys import hash_key
 from admin.ledger.engine import LedgerDownError
 from admin.ledger.leases import Lease
 from admin.ledger.opening import LedgerUnavailable
-from admin.ledger.pair import Pair
+from admin.ledger.pair import NO_ACCOUNT, Pair
 from admin.ledger.schema import open_ledger
 from admin.operations import Operations, Rejected
 from admin.operator.api import OperatorPorts, build_operator_app
@@ -46,6 +46,7 @@ from gateway.own_app import OwnApp
 from gateway.plan import Plan
 from gateway.readiness import Readiness
 from gateway.reloading import Control, NoReloads, Taken
+from gateway.serving import CannotStart
 from gateway.telemetry import AccessLog, Metrics, Telemetry
 from gateway.this_process import Keys, ThisProcess
 from gateway.upstream.tls import TlsFilesError
@@ -58,17 +59,9 @@ from policies.schema import Config
 
 FLUSH_SECONDS: Final = 0.2
 FEED_START_SECONDS: Final = 5.0
-NO_ACCOUNT: Final = Pair("none", livemode=False)
 
 _log = logging.getLogger(__name__)
 Clock = Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class CannotStart:
-    """What is wrong, where, and what to do."""
-
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)

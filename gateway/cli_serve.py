@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.collecting import loading_to_stay
 from gateway.console import COULD_NOT_START, USAGE, ConfigOption, fail, load_candidate, load_or_fail
 from policies.addresses import parse_http_url, parse_listen
 
@@ -23,12 +24,13 @@ def run(
     watch: Annotated[bool, typer.Option("--watch", help="Reload when the file changes.")] = False,
 ) -> None:
     """Run the gateway in front of the API that gateway.yaml names."""
-    from gateway.bootstrap import CannotStart  # noqa: PLC0415
-    from gateway.logs import configure_logging  # noqa: PLC0415
-    from gateway.serve import run_gateway, run_loop  # noqa: PLC0415
-    from gateway.supervising import run_supervisor  # noqa: PLC0415
+    candidate = load_candidate(config)  # before all that serves: who has a mistake in it shouldn't wait
+    with loading_to_stay():
+        from gateway.logs import configure_logging  # noqa: PLC0415
+        from gateway.serve import run_gateway  # noqa: PLC0415
+        from gateway.serving import CannotStart, run_loop  # noqa: PLC0415
+        from gateway.supervising import run_supervisor  # noqa: PLC0415
 
-    candidate = load_candidate(config)
     configure_logging()
     work = run_gateway if candidate.config.server.workers == 1 else run_supervisor
     ended = run_loop(work(candidate, watch=watch))
@@ -47,17 +49,17 @@ def simulator(
     config: Annotated[Path, ConfigOption] = Path("gateway.yaml"),
 ) -> None:
     """Run a local Stripe that sells the tiers of gateway.yaml, with a clock that can be moved."""
-    from gateway.bootstrap import CannotStart  # noqa: PLC0415
-    from gateway.demo import run_simulator  # noqa: PLC0415
-    from gateway.logs import configure_logging  # noqa: PLC0415
-    from gateway.serve import run_loop  # noqa: PLC0415
-
     if listen is not None and isinstance(problem := parse_listen(listen), str):
         fail(f"--listen {listen} can't be used: it {problem}.", USAGE)
     for option, url in (("--webhook", webhook), ("--public-url", public_url)):
         if url is not None and isinstance(wrong := parse_http_url(url), str):
             fail(f"{option} {url} can't be used: it {wrong}.", USAGE)
     loaded, _ = load_or_fail(config, quiet=True)
+    with loading_to_stay():
+        from gateway.logs import configure_logging  # noqa: PLC0415
+        from gateway.serving import CannotStart, run_loop  # noqa: PLC0415
+        from gateway.simulating import run_simulator  # noqa: PLC0415
+
     configure_logging()
     ended = run_loop(run_simulator(loaded, listen, webhook, public_url))
     if isinstance(ended, CannotStart):
@@ -71,10 +73,10 @@ def demo(
     ] = None,
 ) -> None:
     """Run the gateway, a local Stripe and httpbin together, and print what to try."""
-    from gateway.bootstrap import CannotStart  # noqa: PLC0415
-    from gateway.demo import prepare_demo, run_demo  # noqa: PLC0415
-    from gateway.logs import configure_logging  # noqa: PLC0415
-    from gateway.serve import run_loop  # noqa: PLC0415
+    with loading_to_stay():
+        from gateway.demo import prepare_demo, run_demo  # noqa: PLC0415
+        from gateway.logs import configure_logging  # noqa: PLC0415
+        from gateway.serving import CannotStart, run_loop  # noqa: PLC0415
 
     httpbin = prepare_demo(upstream)
     candidate = load_candidate(config, quiet=True)

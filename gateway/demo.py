@@ -1,4 +1,4 @@
-"""`gateway demo` and `gateway simulator`: the whole loop on one machine, without an account anywhere.
+"""`gateway demo`: the whole loop on one machine, without an account anywhere.
 
 The demo is the real gateway on the repository's own gateway.yaml. Only three things differ from `gateway run`: Stripe is
 the simulator, the API behind it is httpbin, and both are started here.
@@ -18,18 +18,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from admin.simulator import Simulator
-from admin.simulator.changes import price_in_words
 from admin.stripe.account import simulator_address
-from admin.stripe.client import SIMULATOR_BASE, SIMULATOR_KEY_PREFIX
-from gateway.bootstrap import CannotStart
+from admin.stripe.client import SIMULATOR_KEY_PREFIX
 from gateway.console import USAGE, fail
 from gateway.credentials import MintProblem, mint_development_token
 from gateway.reloading import Candidate
 from gateway.serve import serving_gateway, tell_operator_token
-from gateway.serving import CannotListen, Stop, bind, listener, serving
+from gateway.serving import CannotStart, Stop
+from gateway.simulating import serving_simulator
 from policies.addresses import parse_http_url
 from policies.schema import Config
 
@@ -75,59 +71,6 @@ def _free_place() -> tuple[str, int]:
             host, port = probe.getsockname()
             return host, port
     return HTTPBIN
-
-
-async def run_simulator(
-    config: Config, listen: str | None, webhook: str | None, public_url: str | None = None
-) -> CannotStart | None:
-    """A simulated Stripe that sells the tiers of `config`, until it is stopped."""
-    listen = listen or urlsplit(simulator_address(config.billing.stripe) or SIMULATOR_BASE).netloc
-    stop = Stop()
-    with stop.on_signals():
-        async with serving_simulator(config, listen, webhook, stop, public_url, setting="--listen") as started:
-            if isinstance(started, CannotStart):
-                return started
-            _say(f"A simulated Stripe is at http://{listen} (its key is {SIMULATOR_KEY_PREFIX}). Ctrl-C ends it.")
-            _say(f"It sells {', '.join(map(price_in_words, started.world.store.prices.values())) or 'nothing'}.")
-            _say("What simulator.prices in gateway.yaml doesn't say of these is made up.")
-            await stop.requested.wait()
-    return None
-
-
-@asynccontextmanager
-async def serving_simulator(
-    config: Config,
-    listen: str,
-    webhook: str | None,
-    stop: Stop,
-    public_url: str | None = None,
-    *,
-    setting: str = "STRIPE_API_BASE",
-) -> AsyncIterator[Simulator | CannotStart]:
-    """The simulator on its own listener, which `setting` puts elsewhere."""
-    elsewhere = "STRIPE_API_BASE=http://127.0.0.1:PORT, in every terminal"
-    bound = bind(listen, setting, f"choose another with {'' if setting in elsewhere else f'{setting}, or '}{elsewhere}")
-    if isinstance(bound, CannotListen):
-        yield CannotStart(bound.detail)
-        return
-    secret = config.billing.stripe.webhook_secrets.get_secret_value().partition(",")[0].strip()
-    target = webhook or f"{_local_address(config)}/_gateway/stripe/webhook"
-    try:
-        simulator = Simulator(
-            wall_clock=time.time,
-            webhook=[(target, secret)] if secret else [],
-            public_base=public_url or f"http://{listen}",
-        )
-    except ValueError as error:
-        bound.close()
-        yield CannotStart(f"the simulator can't be set up: {error}.")
-        return
-    simulator.seed_from_tiers(config.tiers, config.simulator.prices)
-    async with (
-        simulator.webhooks.run(),
-        serving([(listener(simulator.asgi, drain=1, protocol=HttpToolsProtocol), bound)], stop),
-    ):
-        yield simulator
 
 
 async def run_demo(candidate: Candidate, *, httpbin: tuple[str, int] | None) -> CannotStart | None:
@@ -197,12 +140,6 @@ async def _until_listening(process: asyncio.subprocess.Process, host: str, port:
                 continue
             return None
     return CannotStart("httpbin did not start; `make clean run` installs it anew.")
-
-
-def _local_address(config: Config) -> str:
-    """Where this machine reaches the public listener, whatever its public name is."""
-    host, _, port = config.server.listen.rpartition(":")
-    return f"http://{'127.0.0.1' if host.strip('[]') in {'0.0.0.0', '::', ''} else host}:{port}"
 
 
 def _tour(config: Config, simulator: str, token: str, httpbin: tuple[str, int] | None) -> str:

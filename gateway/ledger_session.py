@@ -17,7 +17,7 @@ from admin.ledger.budgets import CallBudgets
 from admin.ledger.customer_records import CustomerRecord
 from admin.ledger.engine import LedgerDownError, normalise_url
 from admin.ledger.opening import LedgerUnavailable
-from admin.ledger.pair import Pair
+from admin.ledger.pair import NO_ACCOUNT, Pair
 from admin.ledger.schema import open_ledger
 from admin.operations import Operations, Rejected
 from admin.operator.views import CustomerLine, CustomerView, customer_line, customer_view
@@ -25,7 +25,6 @@ from admin.stripe.account import known_pair, simulator_address
 from admin.stripe.catalog import PriceCatalog
 from admin.stripe.client import StripeGateway
 from admin.stripe.shared_budget import SharedBudget, calls_of
-from gateway.bootstrap import NO_ACCOUNT
 from gateway.clock import EntitlementClock, client_for_simulator
 from gateway.credentials import ApiKeys
 from gateway.stripe_session import StripeSession, open_stripe

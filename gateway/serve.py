@@ -8,36 +8,25 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import uvloop
-
 from admin.stripe.account import simulator_address
-from gateway.bootstrap import CannotStart, Process, running
+from gateway.bootstrap import Process, running
 from gateway.clock import EntitlementClock, client_for_simulator
 from gateway.ending import end_within
 from gateway.entitlements.tasks import end
 from gateway.listener import gateway_protocol
 from gateway.reloading import Candidate, Part, Reloads
-from gateway.serving import CannotListen, Stop, bind, listener, serving
+from gateway.serving import CannotListen, CannotStart, Stop, bind, listener, serving
 from gateway.watching import Watch
 from policies.schema import Config
 
 TOKEN_FILE: Final = "gateway.operator-token"
 _NEW_OBJECTS: Final = 25_000
 """More than there were before a look for cycles among them; Python's own 700 are a few requests."""
-
-
-def run_loop(work: Awaitable[CannotStart | None]) -> CannotStart | None:
-    """Run to the end on uvloop."""
-
-    async def whole() -> CannotStart | None:
-        return await work
-
-    return uvloop.run(whole())
 
 
 async def run_gateway(candidate: Candidate, *, watch: bool = False) -> CannotStart | None:

@@ -12,15 +12,23 @@ import contextlib
 import errno
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final
 
 import uvicorn
+import uvloop
 
 LISTEN_BACKLOG: Final = 2048
 LAST_PORT: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class CannotStart:
+    """What is wrong, where, and what to do."""
+
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,15 @@ class CannotListen:
     """Why an address can't be listened on, and what to do."""
 
     detail: str
+
+
+def run_loop(work: Awaitable[CannotStart | None]) -> CannotStart | None:
+    """Run to the end on uvloop."""
+
+    async def whole() -> CannotStart | None:
+        return await work
+
+    return uvloop.run(whole())
 
 
 def bind(address: str, setting: str, remedy: str = "") -> socket.socket | CannotListen:

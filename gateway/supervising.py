@@ -12,7 +12,7 @@ import tempfile
 import time
 from contextlib import AsyncExitStack
 
-from gateway.bootstrap import CannotStart, running
+from gateway.bootstrap import running
 from gateway.ending import end_within
 from gateway.entitlements.tasks import end
 from gateway.listener import gateway_protocol
@@ -25,7 +25,7 @@ from gateway.serve import (
     tell_addresses,
     tell_operator_token,
 )
-from gateway.serving import Stop, listener, serving
+from gateway.serving import CannotStart, Stop, listener, serving
 from gateway.telemetry import AccessLog
 from gateway.worker_channel import Turn
 from gateway.workers import STOP_SECONDS, Workers

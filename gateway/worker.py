@@ -19,14 +19,14 @@ from contextlib import AsyncExitStack
 import uvloop
 
 from gateway.all_processes import snapshot
-from gateway.bootstrap import CannotStart, Process, running
+from gateway.bootstrap import Process, running
 from gateway.entitlements.tasks import end
 from gateway.listener import gateway_protocol
 from gateway.loading import load_source
 from gateway.logs import configure_logging
 from gateway.reloading import Candidate, ConfigurationState, NoReloads
 from gateway.serve import collect_garbage_seldom, entitlement_clock
-from gateway.serving import Stop, listener, serving
+from gateway.serving import CannotStart, Stop, listener, serving
 from gateway.telemetry import AccessLog
 from gateway.worker_channel import Channel, Frame, Turn, source_of
 

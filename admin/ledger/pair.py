@@ -6,6 +6,7 @@ Only the configured pair is ever read, so rehearsing in test mode leaves nothing
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +15,7 @@ class Pair:
 
     account: str
     livemode: bool
+
+
+NO_ACCOUNT: Final = Pair("none", livemode=False)
+"""What is kept in a ledger while no Stripe account is configured."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from admin.api_keys import KeyOperations
 from admin.ledger.customer_records import CustomerRecord, CustomerSummary
 from admin.ledger.engine import LedgerDownError
-from admin.ledger.inbox_rows import InboxRow
+from admin.ledger.inbox_rows import InboxRow, Status
 from admin.operations import Done, Operations, Rejected
 from admin.operator.api_keys import mount_keys
 from admin.operator.docs_page import docs_page
@@ -42,7 +42,6 @@ _NO_NUL: Final = r"^[^\x00]*$"
 
 Name = Annotated[str, Query(max_length=255, pattern=_NO_NUL)]
 LARGEST_SEQ: Final = 2**63 - 1
-EventStatus = Literal["pending", "done", "ignored", "dead"]
 
 
 class Records(Protocol):
@@ -54,7 +53,7 @@ class Records(Protocol):
     async def show_customer(self, customer: str) -> CustomerRecord | None:
         """Everything on record."""
 
-    async def find_events(self, status: EventStatus | None, before_seq: int | None, limit: int) -> list[InboxRow]:
+    async def find_events(self, status: Status | None, before_seq: int | None, limit: int) -> list[InboxRow]:
         """Events, newest first."""
 
     async def replay_event(self, event_id: str) -> bool:
@@ -178,7 +177,7 @@ def build_operator_app(ports: OperatorPorts, version: str) -> FastAPI:
 
     @app.get("/api/events")
     async def events(
-        status: EventStatus | None = None,
+        status: Status | None = None,
         before: Annotated[int | None, Query(ge=1, le=LARGEST_SEQ, description="The `seq` to continue from.")] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
     ) -> list[EventLine]:

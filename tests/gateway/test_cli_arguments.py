@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GATEWAY = [sys.executable, "-c", "from gateway.cli import main; main()"]
+GATEWAY = [sys.executable, "-c", "from gateway.entry import main; main()"]
 
 
 def run(directory: Path, *arguments: str | bytes) -> subprocess.CompletedProcess[str]:
@@ -54,3 +54,13 @@ def _beside(directory: Path, verb: list[str]) -> subprocess.CompletedProcess[str
 
 def test_the_version_is_told_both_ways(tmp_path: Path) -> None:
     assert run(tmp_path, "--version").stdout == run(tmp_path, "version").stdout != ""
+
+
+def test_a_command_loads_nothing_of_what_only_some_need_and_garbage_is_collected_again() -> None:
+    heavy = {"sqlalchemy", "alembic", "psycopg", "fastapi", "redis", "stripe", "uvicorn"}
+    program = (
+        f"import gc, sys, gateway.entry as entry\nsys.argv = ['gateway', '--version']\ntry: entry.main()\n"
+        f"finally: print(sorted({heavy} & set(sys.modules)), gc.isenabled())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "[] True", done.stdout + done.stderr

@@ -9,8 +9,10 @@ import httpx
 import jwt
 from pydantic import SecretStr
 
-from gateway.bootstrap import CannotStart, running
+from gateway.bootstrap import running
 from gateway.loading import Unreadable, load_file
+from gateway.serving import CannotStart
+from tests.support.stack import free_port
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "example.gateway.yaml"
 
@@ -20,7 +22,11 @@ async def test_the_example_starts_without_its_keys_and_answers_503_where_a_token
     assert not isinstance(loaded, Unreadable)
     assert loaded.ready is not None, loaded.diagnostics
     config, routes = loaded.ready
-    config = config.model_copy(update={"database": SecretStr(f"sqlite:///{tmp_path}/gateway.db")})
+    # Its own target is where `make run` has httpbin: nothing may listen there.
+    nobody = {"targets": (f"http://127.0.0.1:{free_port()}",)}
+    upstreams = {name: upstream.model_copy(update=nobody) for name, upstream in config.upstreams.items()}
+    ledger = SecretStr(f"sqlite:///{tmp_path}/gateway.db")
+    config = config.model_copy(update={"database": ledger, "upstreams": upstreams})
     token = jwt.encode({"iss": "https://login.example.com/", "aud": "my-api", "exp": 2**31, "sub": "a"}, "k" * 32)
     async with running(config, routes, time.time) as process:
         assert not isinstance(process, CannotStart)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from gateway.bootstrap import CannotStart, running
+from gateway.bootstrap import running
 from gateway.cli_explain import explained
 from gateway.loading import LoadedFile, load_file
 from gateway.rehearsal import OwnAnswer, rehearse
+from gateway.serving import CannotStart
 from policies.caller import Caller
 from policies.explain import Rules
 from policies.explain_report import Asking, NotExplained, Report

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.bootstrap import CannotStart
 from gateway.listener_head import ListenerLimits
 from gateway.loading import LoadedFile, load_file
 from gateway.reloading import Candidate
 from gateway.serve import serving_gateway
-from gateway.serving import Stop
+from gateway.serving import CannotStart, Stop
 from tests.support.rawclient import RawClient
 from tests.support.stack import free_port
 

@@ -20,10 +20,10 @@ import httpx
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from gateway.bootstrap import CannotStart, Process, running
+from gateway.bootstrap import Process, running
 from gateway.listener import gateway_protocol
 from gateway.loading import LoadedFile, load_file
-from gateway.serving import listener
+from gateway.serving import CannotStart, listener
 from policies.reasons import ANSWERS, Reason
 from tests.support.ledgers import fresh_sqlite
 from tests.support.rawclient import RawAnswer, RawClient

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from alembic import command
 
 from admin.ledger.engine import Database
-from admin.ledger.schema import alembic_config, open_ledger
+from admin.ledger.migrating import alembic_config
+from admin.ledger.schema import open_ledger
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

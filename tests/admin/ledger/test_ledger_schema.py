@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from admin.ledger.engine import Database
+from admin.ledger.migrating import alembic_config
 from admin.ledger.opening import LedgerUnavailable
-from admin.ledger.schema import Revisions, Upgraded, current_and_head, open_ledger, upgrade
+from admin.ledger.schema import Revisions, Upgraded, current_and_head, open_ledger, revisions_known, upgrade
 from admin.ledger.tables import metadata
 from tests.support.ledgers import opened
 from tests.support.postgres import shared_postgres
@@ -60,6 +62,11 @@ async def test_a_migrated_ledger_is_what_the_tables_say(empty_url: str) -> None:
     async with database.read() as connection:
         assert await connection.run_sync(layout) == migrated
     await database.dispose()
+
+
+def test_the_files_names_say_what_alembic_reads_in_them() -> None:
+    scripts = [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
+    assert revisions_known() == tuple(reversed(scripts))
 
 
 async def test_upgrading_twice_does_nothing_the_second_time(empty_url: str) -> None:
