@@ -103,7 +103,7 @@ def missing_card_of(params: Params) -> str:
 def _would_fail(call: Call, customer: Customer, subscription: Subscription) -> bool:
     prices = call.world.store.prices
     due = sum(prices[item.price].unit_amount * item.quantity for item in subscription.items) + customer.balance
-    return due > 0 and customer.card != "works" and subscription.collection_method == "charge_automatically"
+    return due > 0 and customer.card in ("fails", "none") and subscription.collection_method == "charge_automatically"
 
 
 def _planned_end(call: Call) -> PlannedEnd | None:

@@ -10,11 +10,13 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from admin.simulator.entities import Line
-from admin.simulator.invoicing import Invoicing, Settings
+from admin.simulator.invoicing import DEBITS, Invoicing, Settings
 from admin.simulator.periods import end_of_period
 from admin.simulator.wire import ApiError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from admin.simulator.clock import SimulatedClock
     from admin.simulator.entities import Customer, Invoice, Item, Status, Subscription
     from admin.simulator.journal import Journal
@@ -33,6 +35,7 @@ class Billing:
         self.invoicing = Invoicing(store, clock, journal)
         self._clock = clock
         self._journal = journal
+        self.on_debit_ended: Callable[[Invoice], None] = lambda _invoice: None
 
     @property
     def now(self) -> int:
@@ -58,8 +61,11 @@ class Billing:
             self._journal.say("customer.subscription.created", subscription)
         self.invoicing.finalize(invoice, days_until_due=subscription.days_until_due)
         if paid_already:
-            self.invoicing.settle(invoice)
+            if self.store.customers[subscription.customer].card not in DEBITS or invoice.amount_due == 0:
+                self.invoicing.settle(invoice)
             self._journal.say("customer.subscription.created", subscription)
+            if invoice.status == "open":  # a debit is under way: active, and not paid yet
+                self.collect(invoice)
         elif invoice.amount_due == 0 or (charge and subscription.collection_method == "charge_automatically"):
             self.collect(invoice)
         else:
@@ -73,19 +79,41 @@ class Billing:
             self.invoicing.finalize(invoice)
         if invoice.status not in ("open", "uncollectible"):
             raise ApiError(400, f"Invoice is {invoice.status}, so it can't be paid.", code="invoice_not_editable")
-        if self.invoicing.attempt(invoice):
-            self.after_payment(invoice)
-            return True
-        self._after_failure(invoice)
+        match self.invoicing.attempt(invoice):
+            case "paid":
+                self.after_payment(invoice)
+                return True
+            case "pending":
+                # As Stripe does with methods that take days: nothing is withheld meanwhile.
+                subscription = self.store.subscriptions[invoice.subscription]
+                if subscription.status == "incomplete":
+                    self._to(subscription, "active")
+            case "failed":
+                self._after_failure(invoice)
         return False
+
+    def end_debit(self, invoice: Invoice) -> None:
+        """A debit is there, or came back. The first one that comes back is void, and the subscription stays active."""
+        if self.invoicing.end_debit(invoice):
+            self.after_payment(invoice)
+        elif invoice.billing_reason == "subscription_create":
+            self._journal.say("invoice.payment_failed", invoice)
+            self.invoicing.void(invoice)
+        else:
+            self._after_failure(invoice)
+        self.on_debit_ended(invoice)
 
     def pay_now(self, invoice: Invoice) -> bool:
         """A payment that somebody asked for: beyond the first it never counts as one of the automatic retries."""
         if invoice.status == "draft":
             self.invoicing.finalize(invoice)
         planned, attempts = invoice.next_payment_attempt, invoice.attempts
-        if invoice.status in ("open", "uncollectible") and self.invoicing.attempt(invoice):
+        if invoice.settles_at is not None:
+            raise ApiError(400, "A debit for this invoice is under way; it takes days.")
+        outcome = self.invoicing.attempt(invoice) if invoice.status in ("open", "uncollectible") else "failed"
+        if outcome == "paid":
             self.after_payment(invoice)
+        if outcome != "failed":
             return True
         if invoice.status not in ("open", "uncollectible"):
             raise ApiError(400, f"Invoice is {invoice.status}, so it can't be paid.", code="invoice_not_editable")

@@ -154,7 +154,7 @@ def apply_change(billing: Billing, subscription: Subscription, change: Change, *
 def _is_declined(billing: Billing, subscription: Subscription, amount: int) -> bool:
     customer = billing.store.customers[subscription.customer]
     automatic = subscription.collection_method == "charge_automatically"
-    return automatic and amount + customer.balance > 0 and customer.card != "works"
+    return automatic and amount + customer.balance > 0 and customer.card in ("fails", "none")
 
 
 def _refuse_twice(items: list[Item], price: str, one: Params) -> None:

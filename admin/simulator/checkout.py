@@ -13,7 +13,7 @@ from admin.simulator.wire import ApiError
 
 if TYPE_CHECKING:
     from admin.simulator.billing import Billing
-    from admin.simulator.entities import Card, CheckoutSession, Event
+    from admin.simulator.entities import Card, CheckoutSession, Event, Invoice
     from admin.simulator.journal import Journal
 
 
@@ -23,6 +23,7 @@ class Checkout:
     def __init__(self, billing: Billing, journal: Journal) -> None:
         self._billing = billing
         self._journal = journal
+        billing.on_debit_ended = self.follow_debit
 
     def pay(self, session: CheckoutSession, *, card: Card, email: str | None) -> Event:
         """The payment went through; `card` is how it will behave from now on. Returns `checkout.session.completed`."""
@@ -39,8 +40,22 @@ class Checkout:
         session.subscription = subscription.id
         session.invoice = subscription.latest_invoice
         session.status = "complete"
-        session.payment_status = "paid" if subscription.trial_end is None else "no_payment_required"
+        is_paid = billing.store.invoices[str(session.invoice)].status == "paid"
+        session.payment_status = (
+            ("paid" if is_paid else "unpaid") if subscription.trial_end is None else "no_payment_required"
+        )
         return self._journal.say("checkout.session.completed", session)
+
+    def follow_debit(self, invoice: Invoice) -> None:
+        """What became of the debit by which a session was paid; to be told of every debit that ends."""
+        session = next((one for one in self._billing.store.sessions.values() if one.invoice == invoice.id), None)
+        if session is None:
+            return
+        if invoice.status == "paid":
+            session.payment_status = "paid"
+        self._journal.say(
+            f"checkout.session.async_payment_{'succeeded' if invoice.status == 'paid' else 'failed'}", session
+        )
 
     def expire(self, session: CheckoutSession) -> None:
         """Nobody can pay it any more."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
+from admin.simulator.entities import CARDS
 from admin.simulator.faults import (
     API_KINDS,
     DELIVERY_KINDS,
@@ -137,16 +138,16 @@ def control_router(simulator: Simulator) -> APIRouter:
 
     @router.post(
         "/customers/{identifier}/card",
-        summary="Make the customer's card work, fail, or be gone",
-        openapi_extra=body(works=BOOLEAN, card={"type": "string", "enum": ["works", "fails", "none"]}),
+        summary="Make the customer's card work, fail, or be gone; or let them pay by debits of a bank account, which take days",
+        openapi_extra=body(works=BOOLEAN, card={"type": "string", "enum": list(CARDS)}),
     )
     async def card(request: Request, identifier: str, sent: Sent) -> Response:
         customer = world.store.get(world.store.customers, identifier)
-        works, named = sent.flag("works"), sent.choice("card", ("works", "fails", "none"))
+        works, named = sent.flag("works"), sent.choice("card", CARDS)
         if (works is None) == (named is None):
-            raise ApiError(400, "Send works (true or false) or card (works, fails or none).")
+            raise ApiError(400, f"Send works (true or false) or card ({', '.join(CARDS)}).")
         customer.card = cast("Card", named) if named is not None else ("works" if works else "fails")
-        return answer(request, {"customer": customer.id, "card": customer.card})
+        return answer(request, {"customer": customer.id, "card": customer.card}, sent)
 
     @router.post(
         "/subscriptions/{identifier}/auto_renew",

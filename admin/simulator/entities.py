@@ -7,7 +7,7 @@ All times are simulated UTC seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from admin.simulator.entities_clock import TestClock
 from admin.simulator.entities_features import ActiveEntitlement, EntitlementSummary, Feature, ProductFeature
@@ -30,7 +30,9 @@ STATUSES: Final[tuple[Status, ...]] = (
 )
 ENDED: Final[tuple[Status, ...]] = ("canceled", "incomplete_expired")
 InvoiceStatus = Literal["draft", "open", "paid", "void", "uncollectible"]
-Card = Literal["works", "fails", "none"]
+Card = Literal["works", "fails", "none", "debit", "debit_bounces"]
+CARDS: Final[tuple[Card, ...]] = get_args(Card)
+"""How somebody pays. A `debit` of a bank account takes days, and can come back."""
 
 
 @dataclass(slots=True)
@@ -195,6 +197,8 @@ class Invoice:
     paid_at: int | None = None
     voided_at: int | None = None
     uncollectible_at: int | None = None
+    settles_at: int | None = None
+    bounces: bool = False
 
     @property
     def total(self) -> int:

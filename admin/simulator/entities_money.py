@@ -18,6 +18,7 @@ DisputeStatus = Literal[
     "warning_closed",
     "prevented",
 ]
+ChargeStatus = Literal["succeeded", "pending", "failed"]
 OPEN_DISPUTES: Final = ("needs_response", "under_review", "warning_needs_response", "warning_under_review")
 """A `warning_…` is an inquiry of the bank: no money has moved yet."""
 
@@ -48,7 +49,7 @@ class Charge:
     currency: str
     amount: int
     created: int
-    status: Literal["succeeded", "pending", "failed"] = "succeeded"
+    status: ChargeStatus = "succeeded"
     amount_refunded: int = 0
     disputed: bool = False
     metadata: dict[str, str] = field(default_factory=dict)

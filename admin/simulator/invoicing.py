@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from admin.simulator.journal import Journal
     from admin.simulator.store import Store
 
+DEBIT_SECONDS = 5 * 86400
+"""How long a bank debit takes before it is there, or comes back."""
+
 AfterFinalFailure = Literal["canceled", "unpaid", "past_due", "paused"]
+
+
+Outcome = Literal["paid", "pending", "failed"]
+DEBITS = ("debit", "debit_bounces")
 
 
 @dataclass(slots=True)
@@ -95,16 +102,30 @@ class Invoicing:
         self.payments.expect(invoice)
         self._journal.say("invoice.finalized", invoice)
 
-    def attempt(self, invoice: Invoice) -> bool:
-        """Charge an open invoice once; True when it is paid now."""
+    def attempt(self, invoice: Invoice) -> Outcome:
+        """Charge an open invoice once."""
         customer = self._store.customers[invoice.customer]
         if invoice.amount_due == 0 or (customer.card == "works" and not customer.deleted):
             self.settle(invoice)
-            return True
+            return "paid"
         invoice.attempts += 1
         invoice.next_payment_attempt = None
+        if customer.card in DEBITS and not customer.deleted:
+            self.payments.charge(invoice, "pending")
+            invoice.settles_at = int(self._clock.now()) + DEBIT_SECONDS
+            invoice.bounces = customer.card == "debit_bounces"
+            return "pending"
         if customer.card == "fails":
-            self.payments.charge(invoice, succeeds=False)
+            self.payments.charge(invoice, "failed")
+        return "failed"
+
+    def end_debit(self, invoice: Invoice) -> bool:
+        """A debit that was under way is there, or comes back; True when the invoice is paid now."""
+        if not invoice.bounces:
+            self.settle(invoice)
+            return True
+        invoice.settles_at = None
+        self.payments.end_pending(invoice, "failed")
         return False
 
     def settle(self, invoice: Invoice, *, out_of_band: bool = False) -> None:
@@ -114,8 +135,9 @@ class Invoicing:
         if out_of_band:
             self.payments.forgo(invoice)
         else:
-            self.payments.charge(invoice, succeeds=True)
-        invoice.attempts += 1
+            self.payments.charge(invoice, "succeeded")
+        invoice.attempts += int(invoice.settles_at is None)  # a debit was counted when it began
+        invoice.settles_at = None
         invoice.status = "paid"
         invoice.paid_at = int(self._clock.now())
         invoice.next_payment_attempt = None
@@ -131,6 +153,7 @@ class Invoicing:
                 code="invoice_not_editable",
             )
         self.payments.forgo(invoice)
+        invoice.settles_at = None
         invoice.status = "void"
         invoice.voided_at = int(self._clock.now())
         invoice.next_payment_attempt = None

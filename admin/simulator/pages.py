@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from admin.simulator.entities import CARDS
 from admin.simulator.faults import API_KINDS, DELIVERY_KINDS
 from admin.simulator.portal import Portal
 from admin.simulator.protocol import read_params
@@ -146,7 +147,7 @@ class Pages:
 
     async def _pay(self, request: Request) -> Response:
         session, sent = self._session(request), Params(await read_params(request))
-        choice = sent.choice("card", ("works", "declined", "fails_later", "none")) or "works"
+        choice = sent.choice("card", ("works", "declined", "fails_later", "none", "debit", "debit_bounces")) or "works"
         if session.status != "open":
             return self._show_checkout(session)
         if choice == "declined":
@@ -154,7 +155,7 @@ class Pages:
         is_trial = session.trial_days is not None or session.trial_end is not None
         if choice == "none" and not (is_trial and session.payment_method_collection == "if_required"):
             return self._show_checkout(session, error="A card is needed here.")
-        cards: dict[str, Card] = {"works": "works", "fails_later": "fails", "none": "none"}
+        cards: dict[str, Card] = {one: one for one in CARDS} | {"fails_later": "fails"}
         event = self._world.checkout.pay(session, card=cards[choice], email=sent.text("email"))
         await self._simulator.webhooks.acknowledged(event.id, REDIRECT_WAIT_SECONDS)
         return RedirectResponse(session.success_url.replace(SESSION_PLACEHOLDER, session.id), status_code=303)

@@ -14,7 +14,7 @@ from admin.simulator.wire import ApiError
 if TYPE_CHECKING:
     from admin.simulator.clock import SimulatedClock
     from admin.simulator.entities import Invoice
-    from admin.simulator.entities_money import DisputeStatus
+    from admin.simulator.entities_money import ChargeStatus, DisputeStatus
     from admin.simulator.journal import Journal
     from admin.simulator.store import Store
 
@@ -47,10 +47,13 @@ class Payments:
         )
         self._store.invoice_payments[payment.id] = payment
 
-    def charge(self, invoice: Invoice, *, succeeds: bool) -> None:
-        """One attempt. Nothing is charged for an invoice of nothing."""
+    def charge(self, invoice: Invoice, status: ChargeStatus) -> None:
+        """One attempt, or the end of one that was pending. Nothing is charged for an invoice of nothing."""
         payment = self._payment_of(invoice)
         if payment is None:
+            return
+        if status == "succeeded" and self.end_pending(invoice, status):
+            payment.status, payment.paid_at = "paid", self._now
             return
         charge = Charge(
             id=self._store.new_id("ch"),
@@ -60,14 +63,22 @@ class Payments:
             currency=invoice.currency,
             amount=payment.amount,
             created=self._now,
-            status="succeeded" if succeeds else "failed",
+            status=status,
         )
         self._store.charges[charge.id] = charge
-        if succeeds:
+        if status == "succeeded":
             payment.status, payment.paid_at = "paid", self._now
+
+    def end_pending(self, invoice: Invoice, status: ChargeStatus) -> bool:
+        """The debit that is under way ends so; whether there was one."""
+        pending = [one for one in self._store.charges_of(invoice.id) if one.status == "pending"]
+        for one in pending:
+            one.status = status
+        return bool(pending)
 
     def forgo(self, invoice: Invoice) -> None:
         """Nothing will be taken for this invoice by card: it was paid elsewhere, or is void."""
+        self.end_pending(invoice, "failed")
         payment = self._payment_of(invoice)
         if payment is not None:
             payment.status, payment.canceled_at = "canceled", self._now

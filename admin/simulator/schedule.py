@@ -108,6 +108,8 @@ class Schedule:
     def _act_on_invoice(self, invoice: Invoice) -> None:
         if invoice.status == "draft":
             self._billing.finalize_due(invoice)
+        elif invoice.settles_at is not None:
+            self._billing.end_debit(invoice)
         elif invoice.next_payment_attempt is not None:
             self._billing.collect(invoice)
         else:
@@ -140,6 +142,8 @@ def _invoice_due(invoice: Invoice) -> int | None:
         return invoice.finalizes_at
     if invoice.status != "open":
         return None
+    if invoice.settles_at is not None:
+        return invoice.settles_at
     if invoice.collection_method == "send_invoice":
         return invoice.due_date if invoice.auto_advance else None
     return invoice.next_payment_attempt
