@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
 from admin.operator.docs_page import docs_page
@@ -35,6 +34,7 @@ from admin.simulator.billing import Billing
 from admin.simulator.checkout import Checkout
 from admin.simulator.clock import SimulatedClock
 from admin.simulator.control import control_router
+from admin.simulator.control_merchant import merchant_router
 from admin.simulator.control_money import money_router
 from admin.simulator.delivery import DEFAULT_RETRY_SECONDS, Webhooks
 from admin.simulator.entities import PortalConfiguration
@@ -50,8 +50,6 @@ from admin.simulator.wire import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-
-    from starlette.requests import Request
 
     from admin.simulator.protocol import Endpoint
     from admin.simulator.seeding import Offer
@@ -171,8 +169,10 @@ class Simulator:
         )
         app.include_router(control_router(self))
         app.include_router(money_router(self))
-        app.router.routes.extend(Pages(self).routes())
-        app.add_exception_handler(ApiError, _refusal)
+        app.include_router(merchant_router(self, ENDPOINTS))
+        pages = Pages(self)
+        app.router.routes.extend(pages.routes())
+        app.add_exception_handler(ApiError, pages.refusal)
         return app
 
     @asynccontextmanager
@@ -189,8 +189,3 @@ class Simulator:
         while True:
             self.world.schedule.catch_up()
             await asyncio.sleep(TICK_SECONDS)
-
-
-async def _refusal(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ApiError)  # noqa: S101 - registered for this type only
-    return JSONResponse(error.body(), error.status)

@@ -7,7 +7,7 @@ to the page. It must never answer a wrong input with anything but a clear senten
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Request
@@ -79,17 +79,22 @@ def control_router(simulator: Simulator) -> APIRouter:
     @router.post(
         "/clock/advance",
         summary="Move the clock forward and work off everything that falls due",
-        openapi_extra=body(seconds=NUMBER, days=NUMBER, to=TEXT, wait=BOOLEAN),
+        openapi_extra=body(seconds=NUMBER, days=NUMBER, to=TEXT, to_utc=TEXT, wait=BOOLEAN),
     )
     async def advance(request: Request, sent: Sent) -> Response:
-        given = [name for name in ("seconds", "days", "to") if sent.text(name) is not None]
+        given = [name for name in ("seconds", "days", "to", "to_utc") if sent.text(name) is not None]
         if len(given) != 1:
             raise ApiError(
-                400, "Send one of seconds, days and to (UTC seconds, or a date such as 2027-01-31T12:00:00Z)."
+                400,
+                "Send one of seconds, days, to (UTC seconds, or a date such as 2027-01-31T12:00:00Z) and to_utc (a date without a zone).",
             )
         try:
             if given == ["to"]:
                 simulator.advance(_moment(sent) - clock.now())
+            elif given == ["to_utc"]:
+                simulator.advance(
+                    datetime.fromisoformat(sent.need("to_utc")).replace(tzinfo=UTC).timestamp() - clock.now()
+                )
             else:
                 simulator.advance((sent.number(given[0]) or 0.0) * (_DAY if given == ["days"] else 1.0))
         except ValueError as error:
@@ -163,7 +168,7 @@ def control_router(simulator: Simulator) -> APIRouter:
             raise ApiError(400, f"The subscription {identifier} is {subscription.status}; it can't be changed.")
         end = None if enabled else max(item.period_end for item in subscription.items)
         world.billing.plan_end(subscription, end, at_period_end=not enabled)
-        return answer(request, world.journal.render(subscription))
+        return answer(request, world.journal.render(subscription), sent)
 
     @router.post(
         "/settings",
@@ -178,7 +183,7 @@ def control_router(simulator: Simulator) -> APIRouter:
         kept = world.billing.settings
         final = sent.choice("after_final_failure", FINAL)
         draft = sent.whole("draft_seconds", least=0, most=72 * 3600)
-        days = sent.texts("retry_days")
+        days = [day.strip() for text in sent.texts("retry_days") for day in text.split(",")]
         gaps = tuple(Params({"retry_days": day}).number("retry_days") or 0.0 for day in days)
         if len(gaps) > 20 or any(not 0 < gap <= 365 for gap in gaps):
             raise ApiError(

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from admin.simulator.control import FINAL
 from admin.simulator.entities import CARDS
 from admin.simulator.faults import API_KINDS, DELIVERY_KINDS
 from admin.simulator.portal import Portal
@@ -25,10 +26,18 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from admin.simulator.app import Simulator
-    from admin.simulator.entities import Card, CheckoutSession, Invoice, Price
+    from admin.simulator.entities import Card, CheckoutSession, Invoice, Price, Product
+    from admin.simulator.entities_features import Feature
 
 REDIRECT_WAIT_SECONDS: Final = 10.0
 CUSTOMERS_SHOWN: Final = 100
+CARDS_SHOWN: Final[tuple[tuple[Card, str], ...]] = (
+    ("works", "works"),
+    ("fails", "is declined"),
+    ("none", "is not there"),
+    ("debit", "is a bank debit: there in 5 days"),
+    ("debit_bounces", "is a bank debit: comes back after 5 days"),
+)
 SESSION_PLACEHOLDER: Final = "{CHECKOUT_SESSION_ID}"
 _Handler = Callable[["Request"], Awaitable[Response]]
 
@@ -86,7 +95,7 @@ class Pages:
     def _page(self, template: str, status: int = 200, **values: object) -> Response:
         store = self._world.store
         shown = self._templates.get_template(template).render(
-            now=self._simulator.now(), prices=store.prices, products=store.products, **values
+            now=self._simulator.now(), prices=store.prices, products=store.products, cards=CARDS_SHOWN, **values
         )
         return HTMLResponse(shown, status, {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
 
@@ -103,6 +112,8 @@ class Pages:
             customers=customers,
             deliveries=list(reversed(webhooks.records))[:20],
             settings=self._world.billing.settings,
+            finals=FINAL,
+            catalogue=self._catalogue(),
             payload=webhooks.payload,
             payloads=PAYLOADS,
             api_faults=self._world.faults.api,
@@ -118,9 +129,34 @@ class Pages:
         return self._page(
             "customer.html",
             customer=customer,
+            subscriptions=list(reversed(store.subscriptions_of(customer.id))),
+            invoices=[one for one in reversed(store.invoices.values()) if one.customer == customer.id],
+            # Those that let plans be changed first: a gateway keeps one of its own.
+            configurations=sorted(
+                (one for one in store.portal_configurations.values() if one.active),
+                key=lambda one: not one.features["subscription_update"]["enabled"],
+            ),
             charges=[(one, store.disputes_of(one.id)) for one in charges],
             entitlements=store.entitlements_of(customer.id),
         )
+
+    def _catalogue(self) -> list[tuple[Product, list[Price], list[Feature]]]:
+        store = self._world.store
+        return [
+            (
+                product,
+                [one for one in store.prices.values() if one.product == product.id],
+                [store.features[one.feature] for one in store.product_features.values() if one.product == product.id],
+            )
+            for product in store.products.values()
+        ]
+
+    async def refusal(self, request: Request, error: Exception) -> Response:
+        """What a control refuses: a page for people, Stripe's JSON for programs."""
+        assert isinstance(error, ApiError)  # noqa: S101 - registered for this type only
+        if "text/html" in request.headers.get("accept", ""):
+            return self._page("message.html", error.status, title="That did not work", text=error.message)
+        return JSONResponse(error.body(), error.status)
 
     # Checkout
 

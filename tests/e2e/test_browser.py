@@ -5,7 +5,9 @@ It needs Chromium on PATH, of any distribution; nothing is downloaded.
 
 from __future__ import annotations
 
+import re
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -122,3 +124,31 @@ def test_a_link_is_not_given_away_by_the_page_that_it_opens(page: Any, stack: St
     page.locator("button").first.click()
     page.wait_for_url(f"{stack.stripe.base}/c/pay/**")
     assert [one for one in referers if one and "/_gateway/pay/" in one] == []
+
+
+def test_billing_is_rehearsed_from_the_simulators_pages_alone(page: Any, stack: Stack) -> None:
+    page.goto(stack.checkout_of("browser-rehearsal"))
+    page.get_by_role("button", name="Pay", exact=True).click()
+    stack.gateway.until("/pro/x", "browser-rehearsal", 200)
+    [owner] = stack.stripe.customers_of("browser-rehearsal")
+    page.goto(f"{stack.stripe.base}/")
+    with page.expect_navigation():
+        page.locator(f'a[href="/customers/{owner["id"]}"]').click()
+    page.get_by_label("Pays with a card that").select_option("fails")
+    page.get_by_role("button", name="Set card").click()
+    page.get_by_label("seats").fill("4")
+    page.get_by_role("button", name="Set seats").click()
+    page.get_by_role("heading", level=2).filter(has_text=re.compile(r"Pro . 4: active")).wait_for()
+    page.get_by_role("button", name="Refund all").first.click()
+    page.get_by_text("succeeded, refunded").wait_for()
+    page.get_by_role("button", name="Open the billing portal").click()
+    page.get_by_role("button", name="Cancel at period end").click()
+    page.get_by_role("link", name="Return").click()
+    page.get_by_role("button", name="Renew automatically").wait_for()
+    page.get_by_role("button", name="Cancel now").click()
+    stack.gateway.until("/pro/x", "browser-rehearsal", 402)
+    page.get_by_role("link", name="All customers").click()
+    now = stack.stripe.http.get(f"{stack.stripe.base}/_sim/clock").json()["now"]
+    page.get_by_label("to (UTC)").fill(time.strftime("%Y-%m-%dT%H:%M", time.gmtime(now + 7200)))
+    page.get_by_role("button", name="Advance to then").click()
+    assert stack.stripe.http.get(f"{stack.stripe.base}/_sim/clock").json()["now"] >= now + 7100

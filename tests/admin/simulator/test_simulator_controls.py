@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 from admin.simulator import Simulator
 from tests.support.simulator import Receiver, Running, running_simulator
 
+TYPED = {
+    "to_utc": datetime.now(UTC).replace(year=datetime.now(UTC).year + 9, day=1).strftime("%Y-%m-%dT%H:%M"),
+    "lookup_key": "reports",
+}
 BROWSER = {"Accept": "text/html,application/xhtml+xml"}
 
 
@@ -120,14 +125,92 @@ def test_every_button_of_the_front_page_works_and_leads_back_to_it(sim: Running)
     forms = re.findall(r'<form method="post" action="([^"]+)">(.*?)</form>', page)
     assert len(forms) >= 7
     for action, inside in forms:
-        fields = dict(re.findall(r'<input type="(?:hidden|number)" name="([^"]+)" value="([^"]*)"', inside))
+        fields = TYPED | dict(re.findall(r'<input type="(?:hidden|number)" name="([^"]+)" value="([^"]*)"', inside))
+        fields |= dict(re.findall(r'<input name="([^"]+)" value="([^"]*)"', inside))
         fields |= dict(re.findall(r'<select name="([^"]+)"><option[^>]*>([^<]+)', inside))
+        fields |= dict(re.findall(r'<select name="(card)"[^>]*>.*?<option value="(fails)"', inside))
+        fields = {name: value for name, value in fields.items() if f'name="{name}"' in inside}
         answer = sim.http.post(sim.base + action, data=fields, headers=BROWSER)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/"), action
+        assert (answer.status_code, answer.headers.get("location")) == (303, "/"), f"{action} {fields} {answer.text}"
     after = sim.http.get(sim.base, headers=BROWSER)
     assert after.status_code == 200
     assert "Switch webhooks on" in after.text
-    assert "Let it work" in after.text
+    assert '<option value="fails" selected>' in after.text
+    assert "<code>reports</code>" in after.text
+
+
+def test_the_settings_of_the_front_page_are_kept_and_a_wrong_one_is_told_in_words(sim: Running) -> None:
+    sent = {"after_final_failure": "unpaid", "retry_days": "1, 2.5", "draft_seconds": "60"}
+    assert sim.http.post(f"{sim.base}/_sim/settings", data=sent, headers=BROWSER).status_code == 303
+    page = sim.http.get(sim.base).text
+    assert "<option selected>unpaid</option>" in page
+    assert 'value="1, 2.5"' in page
+    wrong = sim.http.post(f"{sim.base}/_sim/settings", data={"retry_days": "0"}, headers=BROWSER)
+    assert (wrong.status_code, "retry_days holds" in wrong.text, "<html" in wrong.text) == (400, True, True)
+    assert 'value="1, 2.5"' in sim.http.get(sim.base).text
+
+
+def test_a_date_without_a_zone_is_utc_on_the_page(sim: Running) -> None:
+    now = sim.http.get(f"{sim.base}/_sim/clock").json()["now"]
+    wanted = datetime.fromtimestamp(now + 3 * 86400, UTC).replace(second=0, microsecond=0)
+    typed = wanted.strftime("%Y-%m-%dT%H:%M")
+    assert sim.http.post(f"{sim.base}/_sim/clock/advance", data={"to_utc": typed}, headers=BROWSER).status_code == 303
+    assert 0 <= sim.http.get(f"{sim.base}/_sim/clock").json()["now"] - wanted.timestamp() < 60
+    back = sim.http.post(f"{sim.base}/_sim/clock/advance", data={"to_utc": typed}, headers=BROWSER)
+    assert (back.status_code, "never back" in back.text) == (400, True)
+
+
+def test_every_button_of_a_customers_page_does_what_the_api_does(sim: Running) -> None:
+    subscription = subscription_of(sim)
+    place = f"/customers/{subscription.customer}"
+
+    def press(label: str, **typed: str) -> str:
+        page = sim.http.get(sim.base + place).text
+        for action, inside in re.findall(r'<form method="post" action="([^"]+)">(.*?)</form>', page):
+            if label in re.findall(r"<button[^>]*>([^<]*)</button>", inside):
+                fields = dict(re.findall(r'<input type="(?:hidden|number)" name="([^"]+)" value="([^"]*)"', inside))
+                pressed = sim.http.post(sim.base + action, data=fields | typed, headers=BROWSER)
+                assert pressed.status_code == 303, pressed.text
+                return str(pressed.headers["location"])
+        raise AssertionError(f"there is no button {label!r}")
+
+    def now() -> Any:
+        return sim.stripe().v1.subscriptions.retrieve(subscription.id)
+
+    assert press("Set seats", **{"items[0][quantity]": "7"}) == place
+    assert now()["items"].data[0].quantity == 7
+    press("Change plan", **{"items[0][price]": "price_pro_yearly"})
+    assert now()["items"].data[0].price.id == "price_pro_yearly"
+    press("Pause")
+    assert now().status == "paused"
+    press("Resume")
+    assert now().status == "active"
+    press("Stop collecting", **{"pause_collection[behavior]": "void"})
+    assert now().pause_collection.behavior == "void"
+    press("Collect invoices again")
+    assert now().pause_collection is None
+    press("Do not renew")
+    assert now().cancel_at_period_end
+    press("Renew automatically")
+    assert press("Set card", card="fails") == place
+    assert press("Open the billing portal").startswith(f"{sim.base}/p/session/bps_")
+    press("Cancel now")
+    assert now().status == "canceled"
+    press("Delete this customer")
+    assert sim.stripe().v1.customers.retrieve(str(subscription.customer)).deleted
+
+
+def test_a_button_that_names_no_endpoint_or_a_wrong_value_is_refused_as_the_api_does(sim: Running) -> None:
+    subscription = subscription_of(sim)
+    for body, status in (
+        ({"call": "GET /v1/moon"}, 404),
+        ({"call": f"POST /v1/subscriptions/{subscription.id}", "cancel_at": "5"}, 400),
+        ({"call": f"POST /v1/subscriptions/{subscription.id}/resume"}, 400),
+        ({}, 400),
+    ):
+        assert sim.http.post(f"{sim.base}/_sim/merchant", json=body).status_code == status
+    page = sim.http.post(f"{sim.base}/_sim/merchant", data={"call": "POST /v1/<b>"}, headers=BROWSER)
+    assert (page.status_code, "<b>" in page.text) == (404, False)
 
 
 def test_faults_are_made_and_ended_on_the_front_page(sim: Running) -> None:
@@ -152,6 +235,11 @@ def test_every_control_stands_in_the_openapi_document_with_what_may_be_sent(shar
         "/_sim/customers/{identifier}/card",
         "/_sim/subscriptions/{identifier}/auto_renew",
         "/_sim/settings",
+        "/_sim/merchant",
+        "/_sim/refunds",
+        "/_sim/disputes",
+        "/_sim/customers/{identifier}/portal",
+        "/_sim/products/{identifier}/features",
         "/_sim/faults",
     }
     for path, methods in paths.items():
