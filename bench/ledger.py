@@ -211,7 +211,7 @@ class Bench:
         )
         more = "ON CONFLICT DO NOTHING"
         # Beside the ledger's own engine: filling takes longer than any transaction of a gateway may.
-        async with self.database._writer.connect() as connection, connection.begin():  # noqa: SLF001
+        async with self.database._writer.connect() as connection, connection.begin():
             if not self.database.is_sqlite:
                 await connection.execute(text("SET LOCAL statement_timeout = 0"))
             wanted = {"count": customers, "facts": facts, "account": pair.account}

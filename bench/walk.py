@@ -18,7 +18,8 @@ import pstats
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,11 +31,18 @@ from uvicorn.server import ServerState
 
 from gateway.bootstrap import CannotStart, Process, running
 from gateway.listener import gateway_protocol
+from gateway.listener_cycle import GatewayCycle
 from gateway.loading import load_file
-from gateway.telemetry import AccessLog
+from gateway.telemetry import AccessLog, RequestEnd
 from gateway.upstream import pool as pools
+from gateway.upstream.answer import AnswerReader
 from gateway.upstream.connection import UpstreamConnection
+from gateway.upstream.headers import inbound_response_headers
+from gateway.walk import new_request_id
+from policies.paths import BadTarget
+from policies.routes import Matched
 
+TARGET: Final = "/v1/r007/items/42?page=3"
 SECRET: Final = "a-secret-of-the-walk-that-is-long-enough"
 REQUESTS: Final = 200
 BODY: Final = b'{"data": "' + b"x" * 100 + b'"}'
@@ -93,51 +101,50 @@ class Walked:
 
     def __init__(self, process: Process, loop: asyncio.AbstractEventLoop, request: bytes) -> None:
         self.answers = 0
-        self.asked: list[bytes] = []
+        self.said = asyncio.Event()
         self.request = request
         config = uvicorn.Config(process.gateway, http="httptools", lifespan="off", log_config=None, proxy_headers=False)
         config.load()
-        at_once = getattr(process.gateway, "at_once", None)
-        settings: dict[str, Any] = {} if at_once is None else {"at_once": at_once}
-        protocol = gateway_protocol(render_refusal=process.refuse_raw, **settings)
+        protocol = gateway_protocol(render_refusal=process.refuse_raw, at_once=process.gateway.at_once)
+        self.config = config
         self.caller = protocol(config, ServerState(), {}, loop)
         self.caller.connection_made(Transport(self._answered))
         self.connection = UpstreamConnection(loop)
-        self.connection.connection_made(Transport(self.asked.append))
+        self.connection.connection_made(Transport(self._asked))
 
         async def connected(*_: object) -> UpstreamConnection:
             return self.connection
 
         pools.connect = connected  # the one seam: what dials is not measured
 
+    def _asked(self, _data: bytes) -> None:
+        self.said.set()
+
     def _answered(self, data: bytes) -> None:
         assert data.startswith(b"HTTP/1.1 200"), data
         self.answers += 1
+        self.said.set()
 
     def walk(self, count: int) -> float:
         """Requests that go the short way: the answer is there when the upstream's is. CPU seconds of all of them."""
         started = time.process_time()
         for number in range(1, count + 1):
             self.caller.data_received(self.request)
-            self.asked.clear()
             self.connection.data_received(ANSWER)
             assert self.answers == number, "it went the long way"
         self.answers = 0
         return time.process_time() - started
 
     async def warm(self, count: int) -> None:
-        """The first requests, which go the long way."""
-        for number in range(1, count + 1):
+        """The first requests, which may go the long way."""
+        for _ in range(count):
+            self.said.clear()
             self.caller.data_received(self.request)
-            for _ in range(1000):
-                if self.asked:
-                    break
-                await asyncio.sleep(0)
-            self.asked.clear()
+            await self.said.wait()
+            self.said.clear()
             self.connection.data_received(ANSWER)
-            for _ in range(20):  # until the connection rests, too
-                await asyncio.sleep(0)
-            assert self.answers == number
+            await self.said.wait()
+            await asyncio.sleep(0.01)  # until the connection rests
         self.answers = 0
 
 
@@ -173,22 +180,97 @@ async def tell(process: Process, rounds: int, *, profile: bool) -> None:
     claims = {"iss": "https://issuer.example", "aud": "api", "sub": "customer-0", "exp": int(time.time()) + 86400}
     token = jwt.encode({**claims, "pad": "x" * 400}, SECRET, "HS256")
     request = (
-        "GET /v1/r007/items/42?page=3 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: bench/1\r\n"
+        f"GET {TARGET} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: bench/1\r\n"
         f"Accept: application/json\r\nAuthorization: Bearer {token}\r\n\r\n"
     ).encode()
     walked = Walked(process, asyncio.get_running_loop(), request)
     await walked.warm(10)
-    least = math.inf
+    least = {"the whole walk, short way": math.inf}
+    parts = list(parts_of(process, walked))
     for _ in range(rounds):
-        least = min(least, walked.walk(REQUESTS) / REQUESTS * 1e6)
-        await asyncio.sleep(0.02)  # the gateway has other things to do, and believes nothing that it couldn't follow
-    print(f"the whole walk: {least:.1f} µs")
+        for name, part in [("the whole walk, short way", walked.walk), *parts]:
+            least[name] = min(least.get(name, math.inf), part(REQUESTS) / REQUESTS * 1e6)
+            await asyncio.sleep(
+                0.01
+            )  # the gateway has other things to do, and believes nothing that it couldn't follow
+    between = least["the whole walk, short way"] - sum(
+        least[name] for name, _ in parts if not name.startswith("instead")
+    )
+    print("| part | CPU µs |\n|---|---|")
+    for name, cost in [*least.items(), ("between the parts", between)]:
+        print(f"| {name} | {cost:.1f} |")
     if profile:
         profiler = cProfile.Profile()
         profiler.enable()
         walked.walk(REQUESTS)
         profiler.disable()
         pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
+
+
+def parts_of(process: Process, walked: Walked) -> Iterator[tuple[str, Callable[[int], float]]]:
+    """Each part by itself, with the arguments that it gets on the way."""
+    gateway, caller = process.gateway, walked.caller
+    plan = gateway.plan
+    fields = caller._known_fields
+    assert fields is not None
+    assert fields.sought is not None
+    assert fields.sent is not None
+    sought, sent = fields.sought, fields.sent
+    target = plan.routes.read(TARGET.encode())
+    assert not isinstance(target, BadTarget)
+    matched = plan.routes.match("GET", "127.0.0.1:8080", target)
+    assert isinstance(matched, Matched)
+    route = matched.route
+    known = plan.authenticator.recall(sought)
+    assert known is not None
+    listener = type("Alone", (type(caller),), {"at_once": staticmethod(lambda _cycle: True)})
+    alone = listener(walked.config, ServerState(), {}, asyncio.get_running_loop())
+    alone.connection_made(Transport(lambda _data: None))
+
+    def take(*, anew: bool) -> None:
+        alone.data_received(walked.request)
+        alone._active = None
+        if anew:
+            alone._known_fields = None
+
+    def exchange() -> None:
+        begun = plan.upstreams.begin("api", head, None)
+        assert begun is not None
+        walked.connection.data_received(ANSWER)
+        begun.over()
+
+    head = sent.head("GET", target.raw, "0123456789abcdef")
+    cycle = GatewayCycle(caller, "GET", target.raw, "1.1", fields, keep_alive=True, expects_continue=False)
+    cycle.more_body = False
+    reader = AnswerReader(to_head=False)
+    reader.feed(ANSWER)
+    assert reader.head is not None
+    headers = reader.head.headers
+    end = RequestEnd(
+        "0123456789abcdef", "GET", TARGET.partition("?")[0], route.label, 200, "forwarded", "customer-0", "pro", "api",
+        0.00123, 0.00123, len(BODY),
+    )  # fmt: skip
+    timed = [
+        ("listener: line, and fields known again", lambda: take(anew=False)),
+        ("instead, fields that differ each time", lambda: take(anew=True)),
+        ("the target has one reading", lambda: plan.routes.read(TARGET.encode())),
+        ("its route, among a hundred", lambda: plan.routes.match("GET", "127.0.0.1:8080", target)),
+        ("the token is known and good", lambda: plan.authenticator.recall(sought)),
+        ("what the customer has, and the decision", lambda: gateway.admits_at_once(plan, route, known.caller)),
+        ("the upstream's head, and a request id", lambda: sent.head("GET", target.raw, new_request_id())),
+        ("place and connection, sending, reading the answer, giving back", exchange),
+        ("the caller's head", lambda: cycle.whole_head(200, inbound_response_headers(headers))),
+        ("counts and the line of log", lambda: gateway._telemetry.tell(end)),
+    ]
+    for name, part in timed:
+        yield name, partial(_timed, part)
+
+
+def _timed(part: Callable[[], object], count: int) -> float:
+    started = time.process_time()
+    for _ in range(count):
+        part()
+    return time.process_time() - started
 
 
 def main() -> None:

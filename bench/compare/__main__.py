@@ -64,7 +64,7 @@ def main() -> None:
         (ROOT / "docs/benchmarks.svg").write_text(report.plot(told))
 
 
-PARTS: Final = ("job", "posts", "cold", "routes", "bulk", "held")
+PARTS: Final = ("job", "posts", "cold", "routes", "walk", "bulk", "held")
 
 
 def _measure(
@@ -97,12 +97,16 @@ def _measure(
     if "job" in parts:
         _say("the full job")
         rounds.full_job(servers, token, effort, results)
+        rounds.differing(servers["gateway"], token, effort, results)
     if "posts" in parts:
         _say("bodies")
         rounds.posts(servers, token, effort, results)
     if "bulk" in parts:
         _say("a gibibyte either way")
         rounds.gibibytes(few, token, effort, results)
+    if "walk" in parts:
+        _say("the walk, part by part")
+        rounds.walk(str(Path(gateway).with_name("python")), ROOT, results)
     if "routes" in parts:
         _say("10 and 10,000 routes")
         rounds.routes(place, token, effort, results)

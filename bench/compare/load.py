@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,15 +52,15 @@ def has_wrk() -> bool:
     return shutil.which("wrk") is not None
 
 
-def run(server: Server, token: str, *, connections: int, seconds: float, body: int = 0) -> Measured:
-    """The same request again and again."""
+def run(server: Server, token: str, *, connections: int, seconds: float, body: int = 0, vary: bool = False) -> Measured:
+    """The same request again and again; with `vary`, each has a field that no other one has."""
     if has_wrk():
-        return _wrk(server, token, connections, seconds, body)
+        return _wrk(server, token, connections, seconds, body, vary=vary)
     request = request_bytes(token, body)
 
     def endless() -> Iterator[bytes]:
-        while True:
-            yield request
+        for number in count():
+            yield request.replace(b"\r\n\r\n", b"\r\nX-Trace: %d\r\n\r\n" % number, 1) if vary else request
 
     return generate(server, endless(), connections=connections, seconds=seconds)
 
@@ -71,9 +72,11 @@ def request_bytes(token: str, body: int = 0) -> bytes:
     return head.encode() + b"x" * body
 
 
-def _wrk(server: Server, token: str, connections: int, seconds: float, body: int) -> Measured:
+def _wrk(server: Server, token: str, connections: int, seconds: float, body: int, *, vary: bool) -> Measured:
     url = f"http://127.0.0.1:{server.port}{PATH}"
     settings = {"BENCH_METHOD": "POST" if body else "GET", "BENCH_TOKEN": token, "BENCH_BODY": str(body)}
+    if vary:
+        settings["BENCH_VARY"] = "yes"
     command = [
         "wrk",
         "-t1",

@@ -17,6 +17,13 @@ _BUSY: Final = (
     "**It was busy with other work**: throughput and latency say little then, and even ratios of CPU time are unsteady."
 )
 
+_WALK: Final = (
+    "Python alone, in one process and without sockets (`python -m bench.walk`): the least of many rounds, in µs of CPU time. "
+    "A part by itself in a loop finds everything in the processor's caches, which it does not on the way; so the parts are less "
+    "than the whole. What the table above has beyond this are system calls (two reads, two writes, a look whether the upstream's "
+    "connection is silent, the event loop's own) and the loop around them.\n\n"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -57,6 +64,7 @@ def markdown(told: Told) -> str:
         "## The full job\n\n![Requests a second on one core](benchmarks.svg)\n\n" + _job(results),
         "## Bodies\n\n" + _posts(results) if results.posts else "",
         "## First sights\n\n" + _cold(results) if results.cold else "",
+        "## The walk, part by part\n\n" + _WALK + results.walk if results.walk else "",
         "## A gibibyte either way\n\n" + _bulk(results) if results.bulk else "",
         "## Held open\n\n" + _held(results) if results.held else "",
     ]
@@ -118,7 +126,14 @@ def _job(results: Results) -> str:
         for (name, connections), one in results.job.items()
     ]
     head = "who | connections | CPU µs a request | requests a second | p50 ms | p99 ms | resident MiB"
-    return _table(head, rows)
+    told = ""
+    if (one := results.differing) is not None:
+        told = (
+            "\nA connection of wrk sends the same fields with every request, as most callers do, and this gateway knows them "
+            "again ([decision 16](decisions/0016-the-short-way.md)). With a field that differs at each request (a trace id, say) a "
+            f"request costs {one.cpu_us:,.1f} µs at {_SIDE} connections.\n"
+        )
+    return _table(head, rows) + told
 
 
 def _posts(results: Results) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from bench.compare.load import Measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from bench.compare.peers import Place
     from bench.compare.processes import Server
@@ -37,6 +39,8 @@ class Results:
     resident: dict[str, float] = field(default_factory=dict)
     posts: dict[tuple[str, int], Measured] = field(default_factory=dict)
     cold: dict[str, Measured] = field(default_factory=dict)
+    differing: Measured | None = None
+    walk: str = ""
     routes: dict[int, Measured] = field(default_factory=dict)
     bulk: dict[tuple[str, str], bulk.Transfer] = field(default_factory=dict)
     held: dict[tuple[str, str], held.Held | None] = field(default_factory=dict)
@@ -126,6 +130,18 @@ def routes(place: Place, token: str, effort: Effort, results: Results) -> None:
     finally:
         for server in servers.values():
             server.stop()
+
+
+def differing(server: Server, token: str, effort: Effort, results: Results) -> None:
+    """Requests each of which has a field that no other one has, so that no connection's fields are known again."""
+    runs = [load.run(server, token, connections=32, seconds=effort.seconds, vary=True) for _ in range(effort.rounds)]
+    results.differing = middle(runs)
+
+
+def walk(python: str, root: Path, results: Results) -> None:
+    """What each part of the walk costs, in the gateway's own environment."""
+    command = [python, "-m", "bench.walk"]
+    results.walk = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
 
 
 def gibibytes(servers: dict[str, Server], token: str, effort: Effort, results: Results) -> None:

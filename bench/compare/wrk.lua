@@ -6,6 +6,15 @@ if length > 0 then
   wrk.body = string.rep("x", length)
 end
 
+if os.getenv("BENCH_VARY") then
+  local number = 0
+  request = function()
+    number = number + 1
+    wrk.headers["X-Trace"] = number
+    return wrk.format()
+  end
+end
+
 function done(summary, latency, requests)
   local errors = summary.errors
   print(string.format("RESULT %d %d %d %d %d",
