@@ -252,7 +252,7 @@ class Gateway:
         plan, scope = walk.plan, walk.scope
         walk.upstream = route.upstream
         inbound, target = walk.headers, None
-        if not plan.config.upstreams[route.upstream].forward_token:
+        if not plan.upstreams.rules(route.upstream).keeps_token:
             inbound, target = walk.without(plan.authenticator.without_token)
         elif caller is not None and plan.authenticator.telltale_places:
             inbound, target = walk.without(plan.authenticator.without_telltale)

@@ -93,7 +93,7 @@ class ShortWays:
         if not isinstance(matched, Matched):
             return False
         route = matched.route
-        if route.rewrite is not None or not plan.config.upstreams[route.upstream].forward_token:
+        if route.rewrite is not None or not plan.upstreams.rules(route.upstream).keeps_token:
             return False
         caller: Caller | None = None
         standing: Standing | None = None

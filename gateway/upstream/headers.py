@@ -77,6 +77,7 @@ class HeaderRules:
     """What one upstream of the configuration asks for, made ready once."""
 
     keeps_host: bool
+    keeps_token: bool
     dropped: frozenset[bytes]
     set_last: tuple[Header, ...]
 
@@ -96,7 +97,12 @@ class HeaderRules:
         dropped = {_folded(name) for name, _ in set_last} | (set() if keeps_host else {b"host"})
         if not upstream.forward_token:
             dropped.add(b"authorization")
-        return cls(keeps_host=keeps_host, dropped=_NEVER_FORWARDED | dropped, set_last=set_last)
+        return cls(
+            keeps_host=keeps_host,
+            keeps_token=upstream.forward_token,
+            dropped=_NEVER_FORWARDED | dropped,
+            set_last=set_last,
+        )
 
 
 _TOKEN: Final = (string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~").encode()
