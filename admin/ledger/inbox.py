@@ -17,7 +17,7 @@ from admin.ledger.sql import in_batches, insert_into, of_pair
 from admin.ledger.tables import inbox, stripe_customers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -43,14 +43,7 @@ class Inbox:
 
     async def store(self, event: InboxEvent, now: float, *, status: Status = "pending", outcome: str = "") -> Stored:
         """Before the 2xx. `ignored` with an outcome records an event of another mode or account without effect."""
-        values = {
-            "account": event.pair.account,
-            "livemode": event.pair.livemode,
-            **{name: getattr(event, name) for name in _KEPT},
-            "status": status,
-            "outcome": outcome,
-            "next_attempt_at": int(now) + INLINE_SECONDS,
-        }
+        values = _row(event, now, status, outcome)
         async with self._database.write() as connection:
             made = insert_into(connection, inbox).values(**values).on_conflict_do_nothing().returning(inbox.c.seq)
             if (await connection.execute(made)).first() is not None:
@@ -58,6 +51,23 @@ class Inbox:
             known = select(inbox.c.status).where(of_pair(inbox, event.pair), inbox.c.event_id == event.event_id)
             stored = (await connection.execute(known)).scalar_one()
             return Stored("duplicate_pending" if stored == "pending" else "duplicate_done")
+
+    async def known(self, pair: Pair, event_ids: Sequence[str]) -> set[str]:
+        """Which of these are here, whatever became of them."""
+        found: set[str] = set()
+        async with self._database.read() as connection:
+            for batch in in_batches(event_ids):
+                query = select(inbox.c.event_id).where(of_pair(inbox, pair), inbox.c.event_id.in_(batch))
+                found.update((await connection.execute(query)).scalars())
+        return found
+
+    async def store_all(self, events: Iterable[InboxEvent], now: float) -> set[str]:
+        """`store` for many, in one transaction: the ids of those that were new."""
+        # In one order, so that two processes that read the same page don't wait for each other.
+        rows = [_row(event, now) for event in sorted(events, key=lambda event: event.event_id)]
+        async with self._database.write() as connection:
+            made = insert_into(connection, inbox).on_conflict_do_nothing().returning(inbox.c.event_id)
+            return set((await connection.execute(made, rows)).scalars())
 
     async def mark_doubted(self, pair: Pair, event_id: str, now: float) -> int | None:
         """The inline attempt did not complete: the worker's turn, and until then the customer's facts are in doubt.
@@ -194,6 +204,17 @@ class Inbox:
         old = delete(inbox).where(inbox.c.received_at < int(before), inbox.c.status.in_(("done", "ignored")))
         async with self._database.write() as connection:
             return (await connection.execute(old)).rowcount
+
+
+def _row(event: InboxEvent, now: float, status: Status = "pending", outcome: str = "") -> dict[str, Any]:
+    return {
+        "account": event.pair.account,
+        "livemode": event.pair.livemode,
+        **{name: getattr(event, name) for name in _KEPT},
+        "status": status,
+        "outcome": outcome,
+        "next_attempt_at": int(now) + INLINE_SECONDS,
+    }
 
 
 _KEPT = (

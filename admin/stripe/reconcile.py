@@ -138,14 +138,11 @@ class EventsCatchUp:
             if isinstance(page, StripeUnavailable | StripeRefused):
                 return NotCaughtUp(failed(page).detail)
             data = entries(page, "data")
-            for entry in data:
-                envelope = envelope_of(entry)
-                if not isinstance(envelope, Envelope):
-                    continue
-                newest = max(newest, envelope.created)
-                if await self._is_news(envelope):
-                    stored += 1
-                    unheard += envelope.created < unheard_before
+            envelopes = [one for entry in data if isinstance(one := envelope_of(entry), Envelope)]
+            newest = max((newest, *(envelope.created for envelope in envelopes)))
+            news = await self._stored(envelopes)
+            stored += len(news)
+            unheard += sum(envelope.created < unheard_before for envelope in news)
             if page.get("has_more") is not True:
                 break
             before, after = after, _last_id(data)
@@ -153,16 +150,22 @@ class EventsCatchUp:
                 return NotCaughtUp("a page of Stripe's events says that there is more, but not after what")
         return newest, CaughtUp(stored, unheard)
 
-    async def _is_news(self, envelope: Envelope) -> bool:
+    async def _stored(self, envelopes: list[Envelope]) -> list[Envelope]:
+        """Those of a page that were news and are stored now: one look and, where there is any, one transaction."""
+        ours = [envelope for envelope in envelopes if self._is_ours(envelope)]
+        known = await self._inbox.known(self._pair, [envelope.event_id for envelope in ours])
+        fresh = [envelope for envelope in ours if envelope.event_id not in known]
+        if not fresh:
+            return []
+        wall = self._wall()
+        rows = [inbox_event(envelope, self._pair, int(wall)) for envelope in fresh]
+        stored = await self._inbox.store_all(rows, wall)
+        return [envelope for envelope in fresh if envelope.event_id in stored]
+
+    def _is_ours(self, envelope: Envelope) -> bool:
         if not (concerns_a_customer(envelope.type) or concerns_the_catalog(envelope.type)):
             return False
-        if envelope.livemode != self._pair.livemode or envelope.account not in {None, self._pair.account}:
-            return False
-        if await self._inbox.get(self._pair, envelope.event_id) is not None:
-            return False
-        wall = self._wall()
-        stored = await self._inbox.store(inbox_event(envelope, self._pair, int(wall)), wall)
-        return stored.status == "new"
+        return envelope.livemode == self._pair.livemode and envelope.account in {None, self._pair.account}
 
 
 class NightlyDiff:

@@ -37,6 +37,17 @@ async def test_ten_deliveries_of_one_event_at_once_store_it_once(database: Datab
     assert await inbox.counts(LIVE) == {"pending": 1}
 
 
+async def test_two_processes_that_store_the_same_page_at_once_store_each_event_once(database: Database) -> None:
+    inbox = Inbox(database)
+    page = [event(f"evt_{number}") for number in range(100)]
+    await inbox.store(page[7], NOW)
+    one, other = await asyncio.gather(inbox.store_all(page, NOW), inbox.store_all(page[::-1], NOW))
+    assert one.isdisjoint(other)
+    assert one | other == {row.event_id for row in page} - {"evt_7"}
+    assert await inbox.known(LIVE, ["evt_7", "evt_99", "evt_100"]) == {"evt_7", "evt_99"}
+    assert await inbox.known(TEST, ["evt_7"]) == set()
+
+
 async def test_a_duplicate_of_a_settled_event_says_so(database: Database) -> None:
     inbox = Inbox(database)
     await inbox.store(event("evt_1"), NOW)
