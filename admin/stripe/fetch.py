@@ -13,7 +13,7 @@ from typing import Final
 
 from admin.stripe.budget import Priority
 from admin.stripe.client import Failure, StripeGateway, StripeRefused, StripeUnavailable, path
-from admin.stripe.fields import Json
+from admin.stripe.fields import Json, reference
 from admin.stripe.objects import (
     Malformed,
     ReadCustomer,
@@ -26,7 +26,7 @@ from admin.stripe.objects import (
     read_subscription,
     with_items,
 )
-from admin.stripe.payments import Wanted, features_of, with_payments
+from admin.stripe.payments import MovedOn, Wanted, features_of, with_payments
 from policies.facts import SubscriptionFact
 
 LOOK_SECONDS: Final = 10.0
@@ -186,5 +186,12 @@ async def whole(
         if not isinstance(invoices, StripeRefused) and invoices:
             since = invoices[0].owed_since
             subscription = replace(subscription, fact=replace(subscription.fact, oldest_open_invoice_at=since))
-    paid = await with_payments(gateway, subscription.fact, wanted, priority)
+    named = None if is_second_look else reference(source.get("latest_invoice"))
+    paid = await with_payments(gateway, subscription.fact, wanted, priority, named)
+    if isinstance(paid, MovedOn):
+        # What was bought and what was paid are of two moments: together they might open what nobody paid for.
+        again = await gateway.get(path("subscriptions", subscription_id), priority=priority)
+        if isinstance(again, StripeUnavailable | StripeRefused):
+            return failed(again)
+        return await whole(gateway, again, priority, wanted, is_second_look=True)
     return failed(paid) if isinstance(paid, StripeUnavailable | StripeRefused) else replace(subscription, fact=paid)

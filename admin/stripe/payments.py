@@ -48,10 +48,19 @@ class Wanted:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class MovedOn:
+    """Its newest invoice is another than the subscription named: something was billed between the two answers."""
+
+
 async def with_payments(
-    gateway: StripeGateway, fact: SubscriptionFact, wanted: Wanted, priority: Priority
-) -> SubscriptionFact | Failure:
-    """`fact` with what is wanted of its invoices."""
+    gateway: StripeGateway,
+    fact: SubscriptionFact,
+    wanted: Wanted,
+    priority: Priority,
+    named: str | None = None,
+) -> SubscriptionFact | Failure | MovedOn:
+    """`fact` with what is wanted of its invoices, if the newest is the `named` one."""
     if fact.status not in _CONCERNED or not (wanted.invoices or wanted.refunds or wanted.disputes):
         return fact
     # Newest first, as all of Stripe's lists.
@@ -60,6 +69,8 @@ async def with_payments(
     if isinstance(page, StripeUnavailable | StripeRefused):
         return page
     invoices = [entry for entry in entries(page, "data") if isinstance(entry, Mapping)]
+    if named is not None and invoices and identifier(invoices[0].get("id")) != named:
+        return MovedOn()
     if invoices:
         fact = replace(fact, latest_invoice=identifier(invoices[0].get("status")) or "unreadable")
     last_paid = next((one for one in invoices if one.get("status") == "paid"), None)

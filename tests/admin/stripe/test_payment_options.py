@@ -121,6 +121,33 @@ async def test_the_latest_invoice_is_the_newest(scripted: ScriptedStripe, gatewa
     assert set(scripted.calls) == {"/v1/customers/cus_1", "/v1/subscriptions", "/v1/invoices"}
 
 
+async def test_what_was_billed_between_the_two_answers_has_the_subscription_looked_at_again(
+    scripted: ScriptedStripe, gateway: StripeGateway
+) -> None:
+    (listed,) = scripted.lists["/v1/subscriptions"]
+    listed["latest_invoice"] = "in_2"
+    scripted.lists["/v1/invoices"].insert(0, invoice("in_3", "paid"))
+    cheaper = {**listed["items"]["data"][0], "price": {"id": "price_basic", "product": "prod"}}
+    scripted.objects["/v1/subscriptions/sub_1"] = {
+        **listed,
+        "latest_invoice": "in_3",
+        "items": {**listed["items"], "data": [cheaper]},
+    }
+    fact = await the_fact(gateway, Wanted(invoices=True))
+    assert ([item.price for item in fact.items], fact.latest_invoice) == (["price_basic"], "paid")
+
+
+async def test_an_invoice_that_the_subscription_never_names_is_looked_at_again_once(
+    scripted: ScriptedStripe, gateway: StripeGateway
+) -> None:
+    (listed,) = scripted.lists["/v1/subscriptions"]
+    listed["latest_invoice"] = "in_2"
+    scripted.lists["/v1/invoices"].insert(0, invoice("in_by_hand", "open"))
+    scripted.objects["/v1/subscriptions/sub_1"] = listed
+    assert (await the_fact(gateway, Wanted(invoices=True))).latest_invoice == "open"
+    assert scripted.calls["/v1/subscriptions/sub_1"] == 1
+
+
 async def test_a_full_refund_is_seen_and_a_partial_one_is_none(
     scripted: ScriptedStripe, gateway: StripeGateway
 ) -> None:
