@@ -64,5 +64,9 @@ def shared_postgres() -> PostgresServer:
     directory = Path(tempfile.mkdtemp(prefix="pg"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     # The package stops the server in an atexit handler of its own, which runs before ours.
-    server = get_server(directory / "data", cleanup_mode="delete")
-    return PostgresServer(server.get_uri())
+    server = PostgresServer(get_server(directory / "data", cleanup_mode="delete").get_uri())
+    # What is committed outlives every process here; only a power cut would take it, and the directory with it.
+    for name in ("fsync", "full_page_writes"):
+        server.execute(sql.SQL("ALTER SYSTEM SET {} = off").format(sql.Identifier(name)))
+    server.execute(sql.Composed([sql.SQL("SELECT pg_reload_conf()")]))
+    return server
