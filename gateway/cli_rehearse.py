@@ -29,7 +29,7 @@ def rehearse(
 ) -> None:
     """Live random customers' lives under this file's tiers, against a simulated Stripe and a second opinion."""
     from admin.rehearsal.run import rehearse as run  # noqa: PLC0415
-    from admin.rehearsal.terms import left_out, terms_from  # noqa: PLC0415
+    from admin.rehearsal.terms import terms_from  # noqa: PLC0415
 
     loaded, _ = load_or_fail(config, quiet=True)
     terms = terms_from(loaded)
@@ -38,8 +38,6 @@ def rehearse(
     with bar_on_stderr("Living") as move:
         report = run(terms, lives=lives, seconds=minutes * 60, seed=seed, told=lambda done: move(done, lives))
     _tell(report, terms, config)
-    if ignored := left_out(loaded):
-        sys.stdout.write(f"Not rehearsed: {', '.join(f'billing.{name}' for name in ignored)}.\n")
     lived = report.tally.lives + sum(one.lives for one in report.disagreements)
     if lived < lives:
         sys.stdout.write(f"The time was over after {lived} of {lives} lives.\n")

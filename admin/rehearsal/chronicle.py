@@ -7,8 +7,8 @@ world that the gateway may have seen.
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Final
 
 from admin.rehearsal.oracle import NOTHING, Bought, Opening, Oracle
 from admin.rehearsal.tally import TierAccount
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from admin.rehearsal.terms import Terms
     from admin.simulator import Simulator
     from admin.simulator.entities import Event, Invoice, Subscription
+    from admin.simulator.entities_money import Charge
+
+_MONEY_IS_GONE: Final = ("needs_response", "under_review", "lost")
+"""Of disputes: while the bank hasn't decided it has the money; an inquiry moves none."""
 
 
 class Chronicle:
@@ -34,6 +38,10 @@ class Chronicle:
         self._tier_of: dict[str, int] = {}
         self.states: dict[str, list[tuple[Opening, ...]]] = {}
         """Of each payer: what was open after each step in which something happened, oldest first."""
+        self.state_after: dict[str, int] = {}
+        """Of each event: which of its payer's states was there once its step was over."""
+        self.latest: deque[Event] = deque(maxlen=50)
+        self._unplaced: list[Event] = []
         self._world.journal.on_event = self._hear
         # A charge that fails by itself and one that somebody asked for say the same event; only the first is a default.
         self._after_failure = self._world.billing._after_failure
@@ -51,6 +59,21 @@ class Chronicle:
             if kept[-1] != openings:
                 kept.append(openings)
         self._touched.clear()
+        for event in self._unplaced:
+            self.state_after[event.id] = len(self.states.get(self.payer_of(event), [()])) - 1
+        self.latest.extend(self._unplaced)
+        self._unplaced.clear()
+
+    def payer_of(self, event: Event) -> str:
+        """Whom an event is about; its own object's id where that is nobody's."""
+        about = event.object
+        charge = self._world.store.charges.get(str(about.get("charge")))
+        return str(about.get("customer") or (charge.customer if charge else about["id"]))
+
+    def odd(self, subscription: Subscription, *, is_odd: bool) -> None:
+        """Stripe calls its status by a word that nobody has heard of, or no longer does."""
+        self._touched.add(subscription.customer)
+        self.oracle.odd(subscription.id, is_odd=is_odd)
 
     def _hear(self, event: Event) -> None:
         about, store = event.object, self._world.store
@@ -61,13 +84,19 @@ class Chronicle:
             self._hear_of_subscription(event.type, store.subscriptions[about["id"]])
         elif event.type.startswith("invoice."):
             self._hear_of_invoice(event.type, store.invoices[about["id"]])
+        elif event.type.startswith("charge."):
+            self._hear_of_charge(store.charges[about.get("charge") or about["id"]])
+        elif event.type == "entitlements.active_entitlement_summary.updated":
+            keys = frozenset(one.lookup_key for one in store.entitlements_of(about["customer"]))
+            self.oracle.came_with(about["customer"], keys)
         self.kinds[event.type] += 1
+        self._unplaced.append(event)
         self._then(event)
 
     def _hear_of_subscription(self, kind: str, subscription: Subscription) -> None:
         self._touched.add(subscription.customer)
         on_credit = subscription.trial_end is not None or subscription.collection_method == "send_invoice"
-        self.oracle.agreed(subscription.id, subscription.customer, on_credit=on_credit)
+        self.oracle.agreed(subscription.id, subscription.customer, begun=subscription.created, on_credit=on_credit)
         match kind:
             case "customer.subscription.deleted":
                 self.oracle.ended(subscription.id)
@@ -80,7 +109,8 @@ class Chronicle:
 
     def _hear_of_invoice(self, kind: str, invoice: Invoice) -> None:
         self._touched.add(invoice.customer)
-        self.oracle.agreed(invoice.subscription, invoice.customer)
+        begun = self._world.store.subscriptions[invoice.subscription].created
+        self.oracle.agreed(invoice.subscription, invoice.customer, begun=begun)
         match kind:
             case "invoice.created":
                 self.oracle.drafted(invoice.subscription, invoice.id, invoice.created)
@@ -97,6 +127,12 @@ class Chronicle:
             case _:
                 pass
 
+    def _hear_of_charge(self, charge: Charge) -> None:
+        self._touched.add(charge.customer)
+        gone = any(one.status in _MONEY_IS_GONE for one in self._world.store.disputes_of(charge.id))
+        agreement = self._world.store.invoices[charge.invoice].subscription
+        self.oracle.taken_back(agreement, charge.invoice, refunded=charge.refunded, disputed=gone)
+
     def _collection_failed(self, invoice: Invoice) -> None:
         settings = self._world.billing.settings
         if invoice.auto_advance:
@@ -106,8 +142,16 @@ class Chronicle:
         self._after_failure(invoice)
 
     def _note_sale(self, subscription: Subscription) -> None:
+        trial = subscription.trial_end
         bought = tuple(
-            Bought(item.price, item.quantity, item.period_start, item.period_end) for item in subscription.items
+            Bought(
+                item.price,
+                item.quantity,
+                item.period_start,
+                item.period_end,
+                is_free=trial is not None and item.period_end <= trial,
+            )
+            for item in subscription.items
         )
         self.oracle.sold(subscription.id, bought, subscription.cancel_at)
         self._account(subscription.id)

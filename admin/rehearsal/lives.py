@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from admin.rehearsal.house import BASE, DAY, HOUR, House
+from admin.rehearsal.money_back import MoneyBack
+from admin.rehearsal.rare import Rare
 from admin.stripe.objects import CLAIM_KEY
 from admin.stripe.results import CheckoutUrl
 
 if TYPE_CHECKING:
+    from admin.rehearsal.seen import Seen
     from admin.simulator.entities import Invoice, Subscription
 
 MOST_RUNNING: Final = 3
@@ -25,10 +28,11 @@ _PAGE: Final = f"{BASE}/back"
 class Lives:
     """Several customers of one house. `said` is the diary, for whoever has to understand what went wrong."""
 
-    def __init__(self, house: House, names: tuple[str, ...], chance: random.Random) -> None:
-        self._house = house
-        self._chance = chance
-        self._prices = house.terms.prices
+    def __init__(self, house: House, names: tuple[str, ...], chance: random.Random, seen: Seen) -> None:
+        self.house = self._house = house
+        self.chance = self._chance = chance
+        self.seen = seen
+        self._prices = [*house.terms.prices]
         self.names = names
         self.said: list[str] = []
         self.payers: dict[str, list[str]] = {name: [] for name in names}
@@ -46,9 +50,14 @@ class Lives:
             (2, self._cancels),
             (1, self._trial_moves),
             (1, self._dashboard_changes),
-            (1, self._is_deleted),
             (3, self._lives_on),
+            *Rare(self).deeds,
+            *MoneyBack(self).deeds,
         )
+
+    def sell(self, price: str) -> None:
+        """There is one more price to buy at."""
+        self._prices.append(price)
 
     async def step(self, name: str) -> None:
         """One thing in the life of `name`."""
@@ -59,26 +68,32 @@ class Lives:
         self._house.chronicle.keep()
 
     def adopt(self) -> None:
-        """Note whose each new Stripe customer is: its own metadata, or the reference of the session that it paid."""
+        """Note whose each Stripe customer is that was nobody's: its own metadata or a subscription's, or its session's."""
         store = self._house.simulator.world.store
         known = {payer for payers in self.payers.values() for payer in payers}
         claims = {one.customer: one.client_reference_id for one in store.sessions.values() if one.status == "complete"}
+        for one in store.subscriptions.values():
+            claims.setdefault(one.customer, one.metadata.get(CLAIM_KEY))
         for customer in store.customers.values():
             owner = customer.metadata.get(CLAIM_KEY) or claims.get(customer.id)
             if customer.id not in known and owner in self.payers:
                 self.payers[owner].append(customer.id)
+                self.seen.claimed(customer.id)
 
     # What there is
 
-    def _running(self, name: str) -> list[Subscription]:
+    def running(self, name: str) -> list[Subscription]:
+        """What they have that has not ended."""
         store = self._house.simulator.world.store
         return [one for payer in self.payers[name] for one in store.subscriptions_of(payer) if not one.ended]
 
-    def _some(self, name: str) -> Subscription | None:
-        running = self._running(name)
+    def some(self, name: str) -> Subscription | None:
+        """Something that they have, if anything."""
+        running = self.running(name)
         return self._chance.choice(running) if running else None
 
-    def _payer(self, name: str) -> str | None:
+    def payer(self, name: str) -> str | None:
+        """One of their Stripe customers that is still there."""
         store = self._house.simulator.world.store
         living = [payer for payer in self.payers[name] if not store.customers[payer].deleted]
         return self._chance.choice(living) if living else None
@@ -109,16 +124,23 @@ class Lives:
             await house.returns.settle_session(page.rsplit("/", 1)[1])
         return f"buys {tier} by {outcome.kind}: {answer.status_code}"
 
-    async def _merchant_subscribes(self, name: str) -> str:
-        if len(self._running(name)) >= MOST_RUNNING:
-            return "has enough"
-        house, payer = self._house, self._payer(name)
+    async def payer_with_room(self, name: str) -> str | None:
+        """A Stripe customer of theirs for one more subscription, known or new; None where they have enough."""
+        if len(self.running(name)) >= MOST_RUNNING:
+            return None
+        payer = self.payer(name)
         if payer is None or self._chance.random() < 0.2:
-            made = await house.ask("POST", "/v1/customers", **{f"metadata[{CLAIM_KEY}]": name})
+            made = await self._house.ask("POST", "/v1/customers", **{f"metadata[{CLAIM_KEY}]": name})
             if made.status_code != 200:
-                return f"is not made a customer: {made.status_code}"
+                return None
             payer = str(made.json()["id"])
             self.adopt()
+        return payer
+
+    async def _merchant_subscribes(self, name: str) -> str:
+        house, payer = self._house, await self.payer_with_room(name)
+        if payer is None:
+            return "has enough"
         price = self._chance.choice(self._prices)
         soon = int(house.clock()) + self._chance.choice([3 * DAY, 45 * DAY, 365 * DAY])
         extra_price = house.terms.extra
@@ -139,28 +161,31 @@ class Lives:
         return f"is subscribed to {price} {extra}: {answer.status_code}"
 
     async def _buys_at_the_merchants(self, name: str) -> str:
-        if len(self._running(name)) >= MOST_RUNNING:
+        if len(self.running(name)) >= MOST_RUNNING:
             return "has enough"
-        price = self._chance.choice(self._prices)
+        return f"buys at the merchant's own page: {await self.buy_at_the_merchants(name)}"
+
+    async def buy_at_the_merchants(self, name: str, **who: str) -> int:
+        """Something, on a page that says whom it is for; how that ended."""
         made = await self._house.ask(
             "POST",
             "/v1/checkout/sessions",
             **{
                 "mode": "subscription",
                 "client_reference_id": name,
-                "line_items[0][price]": price,
+                "line_items[0][price]": self._chance.choice(self._prices),
                 "line_items[0][quantity]": "1",
                 "success_url": f"{BASE}/thanks",
+                **who,
             },
         )
         if made.status_code != 200:
-            return f"finds the merchant's page broken: {made.status_code}"
+            return made.status_code
         card = self._chance.choice(["works", "fails_later"])
-        answer = await self._house.ask("POST", urlsplit(made.json()["url"]).path, card=card)
-        return f"buys {price} at the merchant's own page: {answer.status_code}"
+        return (await self._house.ask("POST", urlsplit(made.json()["url"]).path, card=card)).status_code
 
     async def _plans_an_end(self, name: str) -> str:
-        subscription = self._some(name)
+        subscription = self.some(name)
         if subscription is None:
             return "has nothing to cancel"
         soon = int(self._house.clock()) + self._chance.choice([HOUR, 10 * DAY, 40 * DAY, 365 * DAY])
@@ -171,7 +196,7 @@ class Lives:
         return f"plans {subscription.id} {wish}: {answer.status_code}"
 
     async def _changes_plan(self, name: str) -> str:
-        subscription = self._some(name)
+        subscription = self.some(name)
         if subscription is None:
             return "has nothing to change"
         change = self._chance.choice(
@@ -192,7 +217,7 @@ class Lives:
         return f"changes {subscription.id} {change}: {answer.status_code}"
 
     async def _card_changes(self, name: str) -> str:
-        payer = self._payer(name)
+        payer = self.payer(name)
         if payer is None:
             return "has no card"
         card = self._chance.choice(["works", "fails", "fails", "none"])
@@ -212,7 +237,7 @@ class Lives:
         return f"bill {bill.id} {way}: {answer.status_code}"
 
     async def _pauses_or_resumes(self, name: str) -> str:
-        subscription = self._some(name)
+        subscription = self.some(name)
         if subscription is None:
             return "has nothing to pause"
         what = "resume" if subscription.status == "paused" else "pause"
@@ -223,7 +248,7 @@ class Lives:
         return f"{what}s {subscription.id}: {answer.status_code}"
 
     async def _collection_is_paused(self, name: str) -> str:
-        subscription = self._some(name)
+        subscription = self.some(name)
         if subscription is None:
             return "has nothing that is collected"
         wish = self._chance.choice([{"pause_collection[behavior]": "keep_as_draft"}, {"pause_collection": ""}])
@@ -231,14 +256,14 @@ class Lives:
         return f"collection of {subscription.id} {wish}: {answer.status_code}"
 
     async def _cancels(self, name: str) -> str:
-        subscription = self._some(name)
+        subscription = self.some(name)
         if subscription is None:
             return "has nothing to end"
         answer = await self._house.ask("DELETE", f"/v1/subscriptions/{subscription.id}")
         return f"ends {subscription.id}: {answer.status_code}"
 
     async def _trial_moves(self, name: str) -> str:
-        subscription = next((one for one in self._running(name) if one.status == "trialing"), None)
+        subscription = next((one for one in self.running(name) if one.status == "trialing"), None)
         if subscription is None:
             return "is not trying anything"
         until = self._chance.choice(["now", str(int(self._house.clock()) + 9 * DAY)])
@@ -249,13 +274,6 @@ class Lives:
         final = self._chance.choice(["canceled", "unpaid", "past_due", "paused"])
         await self._house.ask("POST", "/_sim/settings", after_final_failure=final)
         return f"sees: after the last retry comes {final}"
-
-    async def _is_deleted(self, name: str) -> str:
-        payer = self._payer(name)
-        if payer is None or self._chance.random() < 0.5:
-            return "stays on record"
-        answer = await self._house.ask("DELETE", f"/v1/customers/{payer}")
-        return f"{payer} is deleted: {answer.status_code}"
 
     async def _lives_on(self, _name: str) -> str:
         return "lives on"

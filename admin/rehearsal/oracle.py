@@ -9,12 +9,17 @@ mistakes that it is here to find. All times are UTC seconds.
     a collection failed, or a bill went overdue            open until the oldest open bill's date plus the grace;
                                                            settled when the newest bill that counts is
     given up, paused, ended, payer gone                    nothing
+    in a state that nobody has heard of                    nothing
+
+Where the merchant asks for it: an agreement in good standing whose newest bill isn't paid is open only as late as a renewal
+may be, from when its stretch began, and in its first stretch never; and nothing is open while the money of the newest
+paid bill was taken back. A trial needs no money.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, Literal
@@ -30,6 +35,9 @@ class Leniency:
     leeway: float
     grace: float
     own_graces: Mapping[str, float] = field(default_factory=dict)
+    only_paid: bool = False
+    refunds_end: bool = False
+    disputes_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +48,17 @@ class Bought:
     quantity: int
     since: int
     until: int
+    is_free: bool = False
+    """A trial: this stretch costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Access to the tier of `rank` until `until`, exclusive."""
+    """Access to the tier of `rank` until `until`, exclusive, for so many seats. NOTHING is paid for, but opens none."""
 
     rank: int
     until: float
+    seats: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,8 @@ class Bill:
     dated: int
     due: int | None = None
     state: Literal["draft", "open", "paid", "void", "written off"] = "draft"
+    refunded: bool = False
+    disputed: bool = False
 
 
 @dataclass(slots=True)
@@ -83,9 +96,12 @@ class Agreement:
     """One thing that somebody subscribed to."""
 
     payer: str
+    begun: int = 0
     trust: Trust = Trust.UNPROVEN
     bought: tuple[Bought, ...] = ()
     planned_end: int | None = None
+    is_odd: bool = False
+    """The payment service has a word for how it stands that nobody has heard of."""
     bills: dict[str, Bill] = field(default_factory=dict)
     """In the order in which they were made: the newest decides, also where an older one became final after it."""
 
@@ -95,14 +111,23 @@ class Oracle:
 
     def __init__(self, leniency: Leniency, ranks: Mapping[str, int]) -> None:
         self._leniency = leniency
-        self._ranks = ranks
+        self._ranks, self._graces = dict(ranks), dict(leniency.own_graces)
+        self._features: dict[str, frozenset[str]] = {}
+        self.are_bills_readable = True
+        """Whether a bill's date can be known at all: without, grace begins with the stretch that is owed for."""
         self._agreements: dict[str, Agreement] = {}
 
     # What happened
 
-    def agreed(self, agreement: str, payer: str, *, on_credit: bool = False) -> None:
+    def is_worth(self, price: str, rank: int, grace: float | None) -> None:
+        """There is a new price, and this is what it buys, maybe with a grace of its own."""
+        self._ranks[price] = rank
+        if grace is not None:
+            self._graces[price] = grace
+
+    def agreed(self, agreement: str, payer: str, *, begun: int = 0, on_credit: bool = False) -> None:
         """There is such an agreement. On credit: it is served before anything was paid."""
-        known = self._agreements.setdefault(agreement, Agreement(payer))
+        known = self._agreements.setdefault(agreement, Agreement(payer, begun))
         if on_credit and known.trust is Trust.UNPROVEN:
             known.trust = Trust.GOOD
 
@@ -138,6 +163,15 @@ class Oracle:
         self._agreements[agreement].bills[bill].state = "written off"
         self._forgive(self._agreements[agreement])
 
+    def taken_back(self, agreement: str, bill: str, *, refunded: bool, disputed: bool) -> None:
+        """How the money for a bill stands: all of it was given back, or the payer's bank has it or wants it."""
+        known = self._agreements[agreement].bills[bill]
+        known.refunded, known.disputed = refunded, disputed
+
+    def came_with(self, payer: str, features: frozenset[str]) -> None:
+        """What the payment service says that this payer may use, beside any tier."""
+        self._features[payer] = features
+
     def not_collected(self, agreement: str, *, given_up: bool) -> None:
         """An automatic charge failed, or a bill by mail is overdue. Given up: it was the last try."""
         known = self._agreements[agreement]
@@ -152,6 +186,10 @@ class Oracle:
         """Service goes on."""
         self._agreements[agreement].trust = Trust.GOOD
 
+    def odd(self, agreement: str, *, is_odd: bool) -> None:
+        """How it stands can't be understood, or can again."""
+        self._agreements[agreement].is_odd = is_odd
+
     def ended(self, agreement: str) -> None:
         """For good."""
         self._agreements[agreement].trust = Trust.ENDED
@@ -161,20 +199,23 @@ class Oracle:
         for known in self._agreements.values():
             if known.payer == payer:
                 known.trust = Trust.ENDED
+        self._features.pop(payer, None)
 
     # What follows
 
     def openings(self, payer: str) -> tuple[Opening, ...]:
         """All that is open to this payer by what happened so far, if nothing more happens."""
         return tuple(
-            Opening(rank, until)
+            Opening(self._ranks.get(one.price, NOTHING), until, one.quantity)
             for known in self._agreements.values()
             if known.payer == payer
             for one in known.bought
-            if (rank := self._ranks.get(one.price, NOTHING)) != NOTHING
-            and one.quantity > 0
-            and (until := self._open_until(known, one)) is not None
+            if one.quantity > 0 and (until := self._open_until(known, one)) is not None
         )
+
+    def features_of(self, payer: str) -> frozenset[str]:
+        """What came with what they bought, as long as anything is open to them."""
+        return self._features.get(payer, frozenset())
 
     def rank_of(self, agreement: str) -> int:
         """The highest tier that this agreement gives, whether its time is over or not; NOTHING when it gives none."""
@@ -202,17 +243,29 @@ class Oracle:
 
     def _owed_since(self, known: Agreement, one: Bought) -> float:
         owed = [bill.dated if bill.due is None else bill.due for bill in known.bills.values() if bill.state == "open"]
-        return min(owed, default=one.since)
+        return min(owed, default=one.since) if self.are_bills_readable else one.since
 
     def _open_until(self, known: Agreement, one: Bought) -> float | None:
+        if known.is_odd or self._is_taken_back(known):
+            return None
         promised = math.inf if known.planned_end is None else known.planned_end
         if known.trust is Trust.GOOD:
+            if self._leniency.only_paid and not one.is_free and not _is_newest_paid(known):
+                is_first = one.since <= known.begun
+                return None if is_first else min(promised, one.since + self._leniency.leeway)
             # Whoever said when it ends will not be late in renewing: up to there, and not a second more.
             return promised if promised <= one.until else min(promised, one.until + self._leniency.leeway)
         if known.trust is Trust.BEHIND:
-            grace = self._leniency.own_graces.get(one.price, self._leniency.grace)
+            grace = self._graces.get(one.price, self._leniency.grace)
             return min(promised, self._owed_since(known, one) + grace)
         return None
+
+    def _is_taken_back(self, known: Agreement) -> bool:
+        paid = [bill for bill in known.bills.values() if bill.state == "paid"]
+        if not paid:
+            return False
+        refunded = paid[-1].refunded and self._leniency.refunds_end
+        return refunded or (paid[-1].disputed and self._leniency.disputes_end)
 
     def _forgive(self, known: Agreement) -> None:
         counting = [bill for bill in known.bills.values() if bill.state not in ("draft", "void")]
@@ -221,6 +274,15 @@ class Oracle:
             known.trust = Trust.GOOD
 
 
-def rank_at(openings: tuple[Opening, ...], moment: float, everybody: int) -> int:
+def _is_newest_paid(known: Agreement) -> bool:
+    return not known.bills or [*known.bills.values()][-1].state == "paid"
+
+
+def rank_at(openings: Iterable[Opening], moment: float, everybody: int) -> int:
     """The highest tier open at a moment; `everybody` where none is."""
-    return max((one.rank for one in openings if moment < one.until), default=everybody)
+    return max((everybody, *(one.rank for one in openings if moment < one.until)))
+
+
+def seats_at(openings: Iterable[Opening], moment: float, rank: int) -> int | None:
+    """How many seats of that tier are paid for at a moment; None for none."""
+    return sum(one.seats for one in openings if moment < one.until and one.rank == rank) or None

@@ -42,6 +42,8 @@ class Tally:
     overtaken: int = 0
     restarts: int = 0
     faults: int = 0
+    strangers: int = 0
+    """Letters that were forged, or of another account or mode."""
     admitted: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     """What Stripe had to tell, by the type of its event."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from policies.schema import Config, Tier
 
 _FOREIGN: Final = "price_extra"
+_FOREIGNERS: Final = 10
+"""With one more the list of a subscription's items is cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,23 @@ class Terms:
     offers: tuple[Offer, ...]
     prices: tuple[str, ...]
     """What people buy."""
-    extra: str
-    """A price that opens no tier, beside another or alone."""
+    extras: tuple[str, ...]
+    """Prices that open no tier, beside another or alone: as many as Stripe shows items of a subscription."""
     ranks: Mapping[str, int]
     leniency: Leniency
     everybody: int
+    features: tuple[frozenset[str], ...]
+    """Of each rank: its own features and those of the ranks below."""
+
+    @property
+    def extra(self) -> str:
+        """One of the prices that open no tier."""
+        return self.extras[0]
+
+    @property
+    def asks_for_money(self) -> bool:
+        """Whether it is looked at how bills were paid."""
+        return self.leniency.only_paid or self.leniency.refunds_end or self.leniency.disputes_end
 
     @property
     def on_sale(self) -> tuple[str, ...]:
@@ -43,10 +57,10 @@ class Terms:
         return tuple(tier.name for tier in self.tiers if tier.sold)
 
 
-def terms_of(
-    tiers: tuple[Tier, ...], rules: BillingRules, catalogue: tuple[Offer, ...], extra: str = _FOREIGN
-) -> Terms:
-    """Terms over this catalogue, of which `extra` belongs to no tier."""
+def terms_of(tiers: tuple[Tier, ...], rules: BillingRules, sold: tuple[Offer, ...], extra: str = _FOREIGN) -> Terms:
+    """Terms over what is sold, beside which `extra` and its like belong to no tier."""
+    extras = (extra, *(f"{extra}_{number}" for number in range(2, _FOREIGNERS + 1)))
+    catalogue = (*sold, *(Offer(price, "Extra storage", 300, product=f"prod_{extra}") for price in extras))
     offers = {offer.price: offer for offer in reversed(catalogue)}  # the first of two with one id is the one there is
     ranks = {price: _rank(offer, tiers) for price, offer in offers.items()}
     graces = {price: tiers[rank].past_due_grace for price, rank in ranks.items() if rank != NOTHING}
@@ -55,47 +69,35 @@ def terms_of(
         rules=rules,
         offers=catalogue,
         prices=tuple(dict.fromkeys(offer.price for offer in catalogue if ranks[offer.price] != NOTHING)),
-        extra=extra,
+        extras=extras,
         ranks=ranks,
         leniency=Leniency(
             leeway=rules.renewal_leeway,
             grace=rules.past_due_grace,
             own_graces={price: grace for price, grace in graces.items() if grace is not None},
+            only_paid=rules.require_paid_invoice,
+            refunds_end=rules.revoke_on_refund,
+            disputes_end=rules.revoke_on_dispute,
         ),
         everybody=0 if tiers and not tiers[0].sold else NOTHING,
+        features=tuple(
+            frozenset(feature for tier in tiers[: rank + 1] for feature in tier.features) for rank in range(len(tiers))
+        ),
     )
 
 
 def terms_from(config: Config) -> Terms | None:
-    """What a gateway.yaml sells and allows; None where it sells nothing.
-
-    Its options that narrow access stay out: the simulated Stripe has no refunds and disputes, and the oracle no opinion
-    on `require_paid_invoice`. `left_out` names them.
-    """
+    """What a gateway.yaml sells and allows; None where it sells nothing."""
     catalogue = offers_from(config.tiers, config.simulator.prices)
     if not catalogue:
         return None
     taken = {offer.price for offer in catalogue} | {key for tier in config.tiers for key in tier.lookup_keys}
     taken |= {product for tier in config.tiers for product in tier.products}
     extra = _FOREIGN
-    while extra in taken or f"prod_{extra}" in taken:
+    while any(one.startswith((extra, f"prod_{extra}")) for one in taken):
         extra += "_"
-    foreign = Offer(extra, "Extra storage", 300, product=f"prod_{extra}")
-    billing = config.billing
-    rules = BillingRules(renewal_leeway=billing.renewal_leeway, past_due_grace=billing.past_due_grace)
-    return terms_of(config.tiers, rules, (*catalogue, foreign), extra)
-
-
-def left_out(config: Config) -> tuple[str, ...]:
-    """The settings of `billing` that a rehearsal takes no account of, where they say something."""
-    billing = config.billing
-    options = {
-        "require_paid_invoice": billing.require_paid_invoice,
-        "revoke_on_refund": billing.revoke_on_refund,
-        "revoke_on_dispute": billing.revoke_on_dispute,
-        "features_from": billing.features_from == "stripe",
-    }
-    return tuple(name for name, is_set in options.items() if is_set)
+    rules = BillingRules.of(config.billing)
+    return terms_of(config.tiers, rules, tuple(catalogue), extra)
 
 
 def _rank(offer: Offer, tiers: tuple[Tier, ...]) -> int:

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import httpx
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+_ENDED: Final = ("canceled", "incomplete_expired")
+_NOT_ALLOWED: Final = {"error": {"type": "invalid_request_error", "message": "The key lacks a permission."}}
+NOTHING_NEW: Final[Mapping[str, str]] = MappingProxyType({})
 
 Shape = Literal["period on the item", "period on the subscription", "both"]
 
@@ -26,8 +32,12 @@ class Wire(httpx.AsyncBaseTransport):
     app: ASGIApp
     shape: Shape = "period on the item"
     cut: int = 0
+    is_key_restricted: bool = False
+    """The key may not list invoices."""
     hold: int = 0
     renamed_statuses: dict[str, str] = field(default_factory=dict)
+    unheard_of: dict[str, str] = field(default_factory=dict)
+    """Subscriptions that are in a status which Stripe thought of only yesterday."""
     _held: list[asyncio.Event] = field(default_factory=list)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -35,17 +45,19 @@ class Wire(httpx.AsyncBaseTransport):
         if self.cut:
             self.cut -= 1
             raise httpx.ReadTimeout("cut", request=request)
+        if self.is_key_restricted and request.method == "GET" and request.url.path == "/v1/invoices":
+            return httpx.Response(403, json=_NOT_ALLOWED, request=request)
         answer = await httpx.ASGITransport(self.app).handle_async_request(request)
         content = await answer.aread()
+        if self.shape != "period on the item" or self.unheard_of:
+            content = json.dumps(dressed(json.loads(content), self.shape, self.unheard_of)).encode()
+        for status, instead in self.renamed_statuses.items():
+            content = content.replace(f'"status": "{status}"'.encode(), f'"status": "{instead}"'.encode())
         if self.hold and request.url.path == "/v1/subscriptions" and request.method == "GET":
             self.hold -= 1
             gate = asyncio.Event()
             self._held.append(gate)
             await gate.wait()
-        if self.shape != "period on the item":
-            content = json.dumps(dressed(json.loads(content), self.shape)).encode()
-        for status, instead in self.renamed_statuses.items():
-            content = content.replace(f'"status": "{status}"'.encode(), f'"status": "{instead}"'.encode())
         headers = [(name, value) for name, value in answer.headers.raw if name.lower() != b"content-length"]
         return httpx.Response(answer.status_code, headers=headers, content=content, request=request)
 
@@ -62,15 +74,21 @@ class Wire(httpx.AsyncBaseTransport):
         self._held.clear()
 
 
-def dressed(node: Any, shape: Shape) -> Any:
-    """`node` and all subscriptions in it, in another shape that Stripe has had."""
+def dressed(node: Any, shape: Shape, unheard_of: Mapping[str, str] = NOTHING_NEW) -> Any:
+    """`node` and all subscriptions in it, in another shape that Stripe has had, or in a status that it never had."""
     if isinstance(node, list):
-        return [dressed(one, shape) for one in node]
+        return [dressed(one, shape, unheard_of) for one in node]
     if not isinstance(node, dict):
         return node
-    node = {key: dressed(value, shape) for key, value in node.items()}
+    node = {
+        key: dressed(value, shape, unheard_of) if isinstance(value, dict | list) else value
+        for key, value in node.items()
+    }
     if node.get("object") == "subscription" and isinstance(node.get("items"), dict):
-        _redress(node, shape)
+        if node["id"] in unheard_of and node["status"] not in _ENDED:
+            node["status"] = unheard_of[node["id"]]
+        if shape != "period on the item":
+            _redress(node, shape)
     return node
 
 

@@ -17,20 +17,21 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from admin.rehearsal.features import features_on_sale
 from admin.rehearsal.house import DAY, HOUR, BrokenPromiseError, House, opened_house
 from admin.rehearsal.lives import Lives
-from admin.rehearsal.oracle import rank_at
+from admin.rehearsal.oracle import rank_at, seats_at
+from admin.rehearsal.post import Post
+from admin.rehearsal.seen import Seen
 from admin.rehearsal.tally import Tally
 from admin.rehearsal.wires import Shape
 from admin.simulator.faults import ApiFault, ApiKind
-from admin.stripe.webhook import Reception
 from policies.entitlement import PAYING, item_span
 
 if TYPE_CHECKING:
     from admin.rehearsal.terms import Terms
-    from admin.simulator.entities import Event
     from admin.simulator.thin import Payload
-    from policies.entitlement import Entitlement
+    from policies.entitlement import Entitlement, Standing
 
 LIVES_A_WORLD: Final = 10
 ROUNDS: Final = 30
@@ -39,6 +40,9 @@ ROUNDS: Final = 30
 _SHAPES: Final[tuple[Shape, ...]] = ("period on the item", "period on the subscription", "both")
 _PAYLOADS: Final[tuple[Payload, ...]] = ("snapshot", "thin", "both")
 _API_FAULTS: Final[tuple[ApiKind, ...]] = ("429", "500", "lost_answer", "stale")
+_RESTRICTED: Final = 4
+"""Of five worlds one is that of a key which may not list invoices."""
+
 _LULLS: Final = (60, HOUR, 6 * HOUR, DAY, 3 * DAY, 8 * DAY, 20 * DAY)
 _LONGEST_DEAFNESS: Final = 28 * DAY
 """Stripe lists events for thirty days: a gateway that read none for longer has lost what it never heard of."""
@@ -69,29 +73,36 @@ class World:
     chance: random.Random
     seed: int
     lives: Lives
+    seen: Seen
     tally: Tally = field(default_factory=Tally)
-    surely_seen: dict[str, int] = field(default_factory=dict)
-    stale_since: bool = False
+    post: Post = field(init=False)
     caught_up_at: float = 0.0
     caches: Readers | None = None
+    at: str = "before the first step"
+    """Whose which step it is."""
+
+    def __post_init__(self) -> None:
+        self.post = Post(self.house, self.chance, self.tally, self.seen, self.lives.said, self.disagreement)
 
     async def run(self, rounds: int) -> None:
         """All of it; raises DisagreementError."""
         self.tally.lives += len(self.lives.names)
         self.caught_up_at = self.house.clock()
-        for _ in range(rounds):
+        for step in range(1, rounds + 1):
             for name in self.lives.names:
+                self.at = f"step {step} of {name}"
                 await self.lives.step(name)
                 self.tally.steps += 1
                 await self._trouble(name)
-                await self._post(self.chance.choice([0, 0, 0, 1, 1]))
+                await self.post.bring(self.chance.choice([0, 0, 0, 1, 1]))
                 await self._check([name])
+            self.at = f"after step {step} of all"
             lull = self.chance.choice(_LULLS)
             if self.house.clock() + lull > self.caught_up_at + _LONGEST_DEAFNESS:
                 await self._reconcile()
             for _ in range(hops := self.chance.choice([1, 1, 3])):
                 self._pass_time(lull / hops)
-                await self._post(self.chance.randrange(3))
+                await self.post.bring(self.chance.randrange(3))
                 await self._check(self.lives.names)
             await self._background()
         await self._reconcile()
@@ -105,15 +116,21 @@ class World:
         chance = self.chance.random()
         if chance < 0.05:
             kind = self.chance.choice(_API_FAULTS)
-            self.stale_since = self.stale_since or kind == "stale"
+            self.seen.lied_to = self.seen.lied_to or kind == "stale"
             self._fault(kind)
         elif chance < 0.07:
             self.tally.faults += 1
             self.house.wire.cut = self.chance.randrange(1, 5)
         elif chance < 0.09:
             await self._restart()
-        elif chance < 0.13:
+        elif chance < 0.14:
             await self._overtake(name)
+        elif chance < 0.16:
+            await self.post.while_stripe_is_down(self.lives.payers[name])
+        elif chance < 0.20:
+            await self.post.from_others(self.lives.names)
+        elif chance < 0.22:
+            self.post.roll_the_secret()
 
     def _fault(self, kind: ApiKind) -> None:
         self.tally.faults += 1
@@ -134,6 +151,7 @@ class World:
         self.tally.overtaken += 1
         self.lives.said.append(f"a look stalls over {waiting[-1].type}")
         house.wire.hold = 1
+        about = house.chronicle.payer_of(waiting[-1])
         stalled = asyncio.create_task(house.receive(house.bodies(waiting[-1])[0]))
         while not house.wire.held and not stalled.done():  # noqa: ASYNC110 -- it is the other side that moves
             await asyncio.sleep(0.0005)
@@ -141,50 +159,17 @@ class World:
         before = house.sync, house.verify
         house._wire_up()  # a second process over the same ledger
         await house.catalog.load()
-        await self.lives.step(name)
-        await self._post(3)
+        if self.chance.random() < 0.5:
+            owner = next((one for one, payers in self.lives.payers.items() if about in payers), name)
+            await self.lives.step(owner)
+            await self.post.to_a_dying_process([about])
+        else:
+            await self.lives.step(name)
+            await self.post.bring(3)
         house.wire.let_go()
         await stalled
         for component in before:
             await component.aclose()
-
-    async def _post(self, most: int) -> None:
-        """Some of what waits arrives, in any order: dropped, doubled, cut off half-way, or whole."""
-        mail = self.house.mail
-        for _ in range(min(most, len(mail))):
-            event = mail.pop(self.chance.randrange(max(0, len(mail) - 12), len(mail)))
-            fate = self.chance.random()
-            if fate < 0.2:
-                self.tally.dropped += 1
-                continue
-            for body in self.house.bodies(event):
-                if fate < 0.35:
-                    await self._cut_off(body)
-                elif fate < 0.45:
-                    verdicts = await asyncio.gather(*(self.house.receive(body) for _ in range(2)))
-                    if {verdict.status for verdict in verdicts} != {200}:
-                        raise self._disagreement(f"two deliveries of one event were answered with {verdicts}")
-                    self.tally.delivered += 2
-                else:
-                    await self._arrive(event, body)
-
-    async def _arrive(self, event: Event, body: bytes) -> None:
-        verdict = await self.house.receive(body)
-        if verdict.status != 200:
-            raise self._disagreement(f"{event.type} was answered with {verdict}")
-        self.tally.delivered += 1
-        self.lives.said.append(f"{event.type} {event.id} arrives: {verdict.reception} {verdict.detail}")
-        payer = event.object.get("customer") or event.object["id"]
-        if verdict.reception is Reception.PROCESSED and verdict.detail == "synced" and not self.stale_since:
-            self.surely_seen[payer] = len(self.house.chronicle.states.get(payer, [()])) - 1
-
-    async def _cut_off(self, body: bytes) -> None:
-        self.tally.cut_off += 1
-        task = asyncio.create_task(self.house.receive(body))
-        for _ in range(self.chance.randrange(40)):
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait({task})
 
     def _pass_time(self, seconds: float) -> None:
         self.house.advance(seconds)
@@ -217,14 +202,12 @@ class World:
     async def _reconcile(self) -> None:
         self.tally.reconciles += 1
         self.lives.said.append("reconcile")
-        await self.house.reconcile(with_a_night=self.stale_since)
-        self.stale_since = False
+        await self.house.reconcile(with_a_night=self.seen.lied_to)
         self.caught_up_at = self.house.clock()
-        for payer, states in self.house.chronicle.states.items():
-            self.surely_seen[payer] = len(states) - 1
+        self.seen.looked_at_everybody()
         counts = await self.house.inbox.counts(self.house.pair)
         if set(counts) - {"done", "ignored"}:
-            raise self._disagreement(f"after a reconcile events are left: {counts}")
+            raise self.disagreement(f"after a reconcile events are left: {counts}")
         await self._check(self.lives.names)
         for entitlement in await self.house.entitlements(self.lives.names):
             self._check_future(entitlement.facts.customer, entitlement)
@@ -239,9 +222,9 @@ class World:
             self.tally.checks += 1
             rank = entitlement.at(now).rank
             self.tally.admitted += rank > self._everybody
-            possible = self._possible(name, now)
+            possible = self.seen.possible(self.lives.payers[name], now, self._everybody)
             if rank not in possible:
-                raise self._disagreement(
+                raise self.disagreement(
                     f"{name} has rank {rank} at {now:.0f}, the oracle knows only {sorted(possible)}", entitlement
                 )
             if rank > self._everybody:
@@ -260,20 +243,8 @@ class World:
                 if span is not None and span.rank == rank and now < span.closes_at and item.period_end is not None:
                     account.late = max(account.late, now - item.period_end)
 
-    def _possible(self, name: str, moment: float) -> set[int]:
-        """Every rank that follows from states of the world which the gateway may have seen last."""
-        found = {self._everybody}
-        for payer in self.lives.payers[name]:
-            states = self.house.chronicle.states.get(payer, [()])
-            seen = 0 if self.stale_since else self.surely_seen.get(payer, 0)
-            ranks = {rank_at(openings, moment, self._everybody) for openings in states[seen:]}
-            found = {max(one, other) for one in found for other in ranks}
-        return found
-
     def _check_future(self, name: str, entitlement: Entitlement) -> None:
-        openings = tuple(
-            opening for payer in self.lives.payers[name] for opening in self.house.chronicle.states.get(payer, [()])[-1]
-        )
+        openings = self.seen.now_open(self.lives.payers[name])
         now = self.house.clock()
         ends = {opening.until for opening in openings if opening.until != float("inf")} | set(entitlement.edges)
         for moment in sorted({now, *(end + off for end in ends for off in (-1, 0))}):
@@ -281,16 +252,33 @@ class World:
                 continue
             self.tally.probes += 1
             mine, theirs = entitlement.at(moment).rank, rank_at(openings, moment, self._everybody)
-            if mine != theirs:
-                raise self._disagreement(
+            if mine == theirs:
+                self._check_extent(name, moment, entitlement.at(moment))
+            else:
+                raise self.disagreement(
                     f"{name} would have rank {mine} at {moment:.0f}, the oracle says {theirs} (now {now:.0f})",
                     entitlement,
                 )
 
-    def _disagreement(self, what: str, entitlement: Entitlement | None = None) -> DisagreementError:
+    def _check_extent(self, name: str, moment: float, standing: Standing) -> None:
+        """Of the tier that they have by both: for how many, and with what."""
+        payers, terms = self.lives.payers[name], self.house.terms
+        openings = self.seen.now_open(payers)
+        seats = seats_at(openings, moment, standing.rank) if standing.rank > terms.everybody else None
+        if standing.quantity != seats:
+            raise self.disagreement(f"{name} would have {standing.quantity} seats at {moment:.0f}, not {seats}")
+        features = terms.features[standing.rank] if standing.rank >= 0 else frozenset()
+        if terms.rules.features_from_stripe and any(moment < opening.until for opening in openings):
+            features |= self.seen.features_now(payers)
+        if set(standing.features) != features:
+            told = sorted(features)
+            raise self.disagreement(f"{name} would have the features {standing.features} at {moment:.0f}, not {told}")
+
+    def disagreement(self, what: str, entitlement: Entitlement | None = None) -> DisagreementError:
+        """What went wrong, with where and how to have it again."""
         facts = "" if entitlement is None else f"\nfacts: {entitlement.facts}"
         diary = "\n".join(self.lives.said[-60:])
-        return DisagreementError(f"seed {self.seed}: {what}{facts}\n{diary}")
+        return DisagreementError(f"seed {self.seed}, {self.at}: {what}{facts}\n{diary}")
 
 
 async def run_world(
@@ -309,8 +297,20 @@ async def run_world(
         house.wire.shape = _SHAPES[seed % 3]
         house.simulator.webhooks.payload = _PAYLOADS[(seed // 3) % 3]
         names = tuple(f"customer-{number}" for number in range(lives))
-        world = World(house, chance, seed, Lives(house, names, chance))
+        if seed % 5 == _RESTRICTED and not terms.asks_for_money:
+            house.wire.is_key_restricted, house.chronicle.oracle.are_bills_readable = True, False
+        if terms.rules.features_from_stripe:
+            await features_on_sale(house)
+        seen = Seen(house.chronicle)
+        world = World(house, chance, seed, Lives(house, names, chance, seen), seen)
         if caches_of is not None:
             world.caches = await stack.enter_async_context(caches_of(house))
-        await world.run(rounds)
+        try:
+            await world.run(rounds)
+        except DisagreementError:
+            raise
+        except BrokenPromiseError as broken:
+            raise world.disagreement(str(broken)) from broken
+        except Exception as problem:  # whatever the product raises here it would raise in earnest
+            raise world.disagreement(f"{type(problem).__name__}: {problem}") from problem
     return world.tally

@@ -43,6 +43,9 @@ _ENVELOPE: Final = "admin/stripe/envelope.py"
 _SIGNATURE: Final = "admin/stripe/signature.py"
 _RECONCILE: Final = "admin/stripe/reconcile.py"
 _LEDGER: Final = "admin/ledger/stripe_customers.py"
+_PAYMENTS: Final = "admin/stripe/payments.py"
+_INBOX: Final = "admin/ledger/inbox.py"
+_STORED: Final = "admin/ledger/stored_facts.py"
 _CLIENT: Final = "admin/stripe/client.py"
 
 _PAYING: Final = 'PAYING: Final = frozenset({"trialing", "active"})'
@@ -104,6 +107,15 @@ RULES: Final = (
     _one("trial-without-leeway", "a trial is over when it is", _RULES, "        late = item.period_end + rules.renewal_leeway\n", "        late = item.period_end + (0 if subscription.status == 'trialing' else rules.renewal_leeway)\n"),
     _one("pin-unread", "a lookup key names its price", _TIERS, "            (self._pinned, item.price),\n", ""),
     _one("product-unread", "prices are what is sold", _TIERS, "            (self._products, item.product),\n", ""),
+    _one("no-leeway-once-an-end-is-planned", "they are leaving anyway", _RULES, "return late if planned is None else min(planned, late)", "return late if planned is None else min(planned, item.period_end)"),
+    _one("one-end-for-all-items", "a subscription has a period", _RULES, "            late = item.period_end + rules.renewal_leeway\n", "            late = max(one.period_end or 0 for one in subscription.items) + rules.renewal_leeway\n"),
+    _one("grace-on-top-of-leeway", "a renewal may be late", _RULES, "graced = unpaid_since + rules.past_due_grace", "graced = unpaid_since + rules.renewal_leeway + rules.past_due_grace"),
+    _one("own-grace-unread", "there is one grace", _RULES, "return rules if own is None else replace(rules, past_due_grace=own)", "return rules"),
+    _one("highest-tier-until-the-last-end", "they still pay", _RULES, "    return tuple(reversed(steps))", "    return ((steps[0][0], steps[-1][1]),) if steps else ()"),
+    _one("no-open-bill-no-grace", "nothing is owed", _RULES, "            unpaid_since = item.period_start\n", "            return None\n"),
+    _one("seats-of-one-item", "a tier has one price", _RULES, "best = replace(best, quantity=(best.quantity or 0) + span.quantity)", "best = replace(best, quantity=span.quantity)"),
+    _one("product-decides-first", "a product is what is sold", _TIERS, "            (self._prices, item.price),\n", "            (self._products, item.product),\n            (self._prices, item.price),\n"),
+    _one("lookup-key-unread", "prices have ids", _TIERS, "            (self._lookup_keys, item.lookup_key),\n", ""),
 )  # fmt: skip
 
 READINGS: Final = (
@@ -120,6 +132,32 @@ READINGS: Final = (
     _one("one-subscription", "limit: 1", _CLIENT, '                    if page.get("has_more") is not True:', '                    if path == "/v1/subscriptions":\n                        return tuple(found[:1])\n                    if page.get("has_more") is not True:'),
     _one("cancel-by-customer", "a deletion is the customer's end", _FETCH, "subscriptions=tuple(subscription.fact for subscription in found),", 'subscriptions=() if any(one.fact.status == "canceled" for one in found) else tuple(one.fact for one in found),'),
     _one("deleted-keeps", "a customer that is gone changes nothing", _FETCH, "        return Fetched((), {}, deleted=True)\n", '        return Failed("it is gone")\n'),
+    _one("grace-from-anybodys-bill", "open bills are theirs", _FETCH, 'query = {"subscription": subscription, "status": "open"}', 'query = {"status": "open"}'),
+    Mutant("paid-bills-are-owed", "a bill is a bill", (
+        Edit(_FETCH, 'query = {"subscription": subscription, "status": "open"}', 'query = {"subscription": subscription}'),
+        Edit(_FETCH, 'still_open = (invoice for invoice in invoices if invoice.status == "open")', "still_open = iter(invoices)"),
+    )),
+)  # fmt: skip
+
+OPTIONS: Final = (
+    _one("active-is-paid", "active is good standing", _RULES, "if rules.require_paid_invoice and _is_unpaid(subscription):", "if False:"),
+    _one("first-period-is-on-credit", "they have just begun", _RULES, "if item.period_start is None or item.period_start <= subscription.created:", "if item.period_start is None:"),
+    _one("unpaid-at-once", "what isn't paid isn't paid", _RULES, "            late = item.period_start + rules.renewal_leeway\n", "            late = item.period_start\n"),
+    _one("a-bill-that-went-out-is-paid", "it is on its way", _RULES, 'subscription.latest_invoice not in {None, "paid"}', 'subscription.latest_invoice not in {None, "paid", "open"}'),
+    _one("void-is-settled", "nothing is owed any more", _RULES, 'subscription.latest_invoice not in {None, "paid"}', 'subscription.latest_invoice not in {None, "paid", "void"}'),
+    _one("latest-is-last-of-the-list", "lists are in order", _PAYMENTS, 'latest_invoice=identifier(invoices[0].get("status"))', 'latest_invoice=identifier(invoices[-1].get("status"))'),
+    _one("two-answers-of-two-moments", "a look is one moment", _PAYMENTS, "if named is not None and invoices and", "if False and invoices and"),
+    _one("refund-unread", "a refund changes no status", _RULES, "(rules.revoke_on_refund and subscription.refunded) or ", ""),
+    _one("part-refunds-count", "money went back", _PAYMENTS, 'bool(charges) and all(charge.get("refunded") is True for charge in charges)', 'any(charge.get("amount_refunded") for charge in charges)'),
+    _one("refund-of-the-first-bill", "what they paid", _PAYMENTS, 'next((one for one in invoices if one.get("status") == "paid"), None)', 'next((one for one in reversed(invoices) if one.get("status") == "paid"), None)'),
+    _one("dispute-unread", "the bank will see", _RULES, " or (rules.revoke_on_dispute and subscription.disputed)", ""),
+    _one("disputed-is-disputed", "charge.disputed says it", _PAYMENTS, "if any(status not in _NOT_TAKEN_BACK and not status.startswith(_INQUIRY) for status in statuses):", "if statuses:"),
+    _one("inquiries-count", "a dispute is a dispute", _PAYMENTS, "if any(status not in _NOT_TAKEN_BACK and not status.startswith(_INQUIRY) for status in statuses):", "if any(status not in _NOT_TAKEN_BACK for status in statuses):"),
+    _one("lost-is-over", "a closed dispute is closed", _PAYMENTS, 'frozenset({"won", "prevented"})', 'frozenset({"won", "lost", "prevented"})'),
+    _one("ten-features", "the list is the list", _PAYMENTS, "for entry in listed)", "for entry in listed[:10])"),
+    _one("features-unread", "tiers have the features", _RULES, "if rules.features_from_stripe and facts.features:", "if False:"),
+    _one("features-for-ever", "Stripe grants them", _RULES, "paid_until = max(ends, default=-math.inf)", "paid_until = FOREVER"),
+    _one("features-need-a-tier", "who has no tier has nothing", _RULES, "    for until, standing in (*steps, (FOREVER, floor)):\n", "    for until, standing in steps:\n"),
 )  # fmt: skip
 
 PIPELINE: Final = (
@@ -139,7 +177,7 @@ PIPELINE: Final = (
     _one("any-account", "a valid signature is enough", _WEBHOOK, "if envelope.account not in {None, self._pair.account}:", "if False:"),
     _one("thin-unread", "events carry their object", _ENVELOPE, 'if kind == "v2.core.event":', 'if kind == "v3":'),
     _one("first-page-of-events", "a hundred is plenty", _RECONCILE, 'if page.get("has_more") is not True:', "if True:"),
-    _one("no-catch-up", "webhooks arrive", _RECONCILE, "                if await self._is_news(envelope):\n", "                if False:\n"),
+    _one("no-catch-up", "webhooks arrive", _RECONCILE, "        if not fresh:\n", "        if True:\n"),
     _one("deletions-unheard", "nobody deletes customers", _ENVELOPE, '_LOOK_EXACTLY: Final = frozenset({"customer.created", "customer.updated", "customer.deleted"})', "_LOOK_EXACTLY: Final = frozenset()"),
     _one("future-is-fine", "only what is old is replayed", _SIGNATURE, "if abs(skew) > TOLERANCE_SECONDS:", "if skew > TOLERANCE_SECONDS:"),
     _one("old-is-fine", "the signature fits", _SIGNATURE, "if abs(skew) > TOLERANCE_SECONDS:", "if -skew > TOLERANCE_SECONDS:"),
@@ -147,6 +185,14 @@ PIPELINE: Final = (
     _one("one-secret", "an endpoint has one secret", _SIGNATURE, "    for secret in secrets:\n", "    for secret in secrets[:1]:\n"),
     _one("one-signature", "a header has one signature", _SIGNATURE, "for signature in signatures)", "for signature in signatures[:1])"),
     _one("end-unheard", "updated says it all", _ENVELOPE, "    return event_type.startswith(_LOOK) or", '    return (event_type.startswith(_LOOK) and not event_type.endswith(("deleted", "updated"))) or'),
+    _one("claimed-before-done", "so that it is done once", _WEBHOOK, "stored = await self._inbox.store(self._row(envelope, wall_now), wall_now)\n", 'stored = await self._inbox.store(self._row(envelope, wall_now), wall_now, status="done", outcome="claimed")\n'),
+    _one("insert-and-see", "an id comes once", _INBOX, "on_conflict_do_nothing().returning(inbox.c.seq)", "returning(inbox.c.seq)"),
+    _one("twin-that-waits-counts", "its twin is here", _INBOX, 'twin, inbox.c.status == "done").limit(1)', "twin).limit(1)"),
+    _one("cursor-moves-anyway", "read up to now", _RECONCILE, "        if isinstance(read, NotCaughtUp):\n            return read\n        newest", "        if isinstance(read, NotCaughtUp):\n            await self._meta.set(self._meta_key, str(stripe_now))\n            return read\n        newest"),
+    _one("one-stripe-customer", "one customer is one customer", _STORED, "subscriptions.setdefault(customer, []).extend(decode_subscriptions(text))", "subscriptions.setdefault(customer, list(decode_subscriptions(text)))"),
+    _one("metadata-moves", "the merchant's word is right", _LEDGER, '                if values["customer"] is None:\n', "                if True:\n"),
+    _one("context-unread", "thin events have no account", _ENVELOPE, 'return identifier(context.rsplit("/", 1)[-1])', "return None"),
+    _one("unsigned-is-fine", "the address is secret", _SIGNATURE, "    if not matches:\n", "    if False:\n"),
 )  # fmt: skip
 
-MUTANTS: Final = RULES + READINGS + PIPELINE
+MUTANTS: Final = RULES + READINGS + OPTIONS + PIPELINE

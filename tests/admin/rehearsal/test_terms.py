@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from admin.rehearsal.oracle import NOTHING, Bought, Oracle
-from admin.rehearsal.terms import Terms, left_out, terms_from
+from admin.rehearsal.terms import Terms, terms_from
 from gateway.loading import LoadedFile, load_file
 from policies.schema import Config
 
@@ -39,8 +39,9 @@ def test_prices_products_and_lookup_keys_are_worth_their_tier_and_one_price_is_w
         "price_prod_b_monthly": 2,
         "price_prod_b_yearly": 2,
         "price_c_now": 3,
-        "price_extra": NOTHING,
+        **dict.fromkeys(found.extras, NOTHING),
     }
+    assert len(found.extras) >= 10
     assert (found.everybody, found.extra, found.on_sale) == (0, "price_extra", ("a", "b", "c"))
     assert "price_extra" not in found.prices
 
@@ -73,11 +74,17 @@ def test_a_tier_keeps_its_own_grace(tmp_path: Path) -> None:
     assert [opening.until for opening in oracle.openings("payer")] == [1_000 + 9 * 3600, 1_000 + 5 * 3600]
 
 
-def test_what_is_not_rehearsed_is_named(tmp_path: Path) -> None:
-    tiers = "[{name: a, prices: [price_a]}]"
-    assert left_out(config(tmp_path, tiers)) == ()
-    billing = "billing: {require_paid_invoice: true, revoke_on_dispute: true, features_from: stripe}"
-    assert left_out(config(tmp_path, tiers, billing)) == ("require_paid_invoice", "revoke_on_dispute", "features_from")
+def test_the_options_of_billing_are_the_oracles_too(tmp_path: Path) -> None:
+    tiers = "[{name: a, prices: [price_a], features: [f]}, {name: b, prices: [price_b], features: [g]}]"
+    plain = terms(tmp_path, tiers)
+    assert not plain.asks_for_money
+    assert plain.features == (frozenset({"f"}), frozenset({"f", "g"}))
+    found = terms(
+        tmp_path, tiers, "billing: {require_paid_invoice: true, revoke_on_dispute: true, features_from: stripe}"
+    )
+    leniency = found.leniency
+    assert (leniency.only_paid, leniency.refunds_end, leniency.disputes_end) == (True, False, True)
+    assert found.rules.features_from_stripe
 
 
 def test_nothing_for_sale_is_no_terms(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from admin.rehearsal.house import BASE, BEGINNING, DAY, HOUR, SECRET, opened_house
+from admin.rehearsal.house import BASE, BEGINNING, DAY, HOUR, opened_house
 from admin.rehearsal.inline_sqlite import statements_run_inline
+from admin.rehearsal.letters import SECRET
 from admin.rehearsal.wires import Shape
 from admin.simulator.delivery import sign
 from admin.stripe.envelope import Envelope, read_envelope
@@ -321,7 +322,7 @@ async def test_31_what_is_of_another_mode_or_account_changes_nothing(row: Scenar
 async def test_32_each_signature_of_the_edge_table_has_its_answer(row: Scenario) -> None:
     await row.subscribe()
     house = row.house
-    house.rolled_secrets("whsec_new", SECRET)
+    house.use_secrets("whsec_new", SECRET)
     event = row.mail("customer.subscription.created")[0]
     (body,) = house.bodies(event)
     now = int(house.clock())
