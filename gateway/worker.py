@@ -89,7 +89,7 @@ async def _answer(frame: Frame, process: Process) -> object:
             process.part.tell(ConfigurationState(**frame["state"]))
         case "count":
             return snapshot(process.registry)
-    return None
+    return None  # to a "ping" as well
 
 
 def _candidate(frame: Frame) -> Candidate | str:

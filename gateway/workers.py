@@ -27,6 +27,9 @@ START_SECONDS: Final = 120.0
 PREPARE_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 10.0
 SNAPSHOT_SECONDS: Final = 2.0
+PING_SECONDS: Final = 10.0
+SILENCE_SECONDS: Final = 90.0
+"""Of a worker that runs and does nothing any more. It answers nothing else while it prepares a configuration."""
 STOP_SECONDS: Final = 15.0
 """More than `drain`, before a worker that doesn't end is killed."""
 FIRST_DELAY: Final = 0.1
@@ -83,11 +86,11 @@ class Worker:
 
     async def commit(self) -> None:
         """`Part.commit`."""
-        await self._obeyed("commit")
+        await self._obeyed("commit", ANSWER_SECONDS)
 
     async def discard(self) -> None:
         """`Part.discard`."""
-        await self._obeyed("discard")
+        await self._obeyed("discard", ANSWER_SECONDS)
 
     def tell(self, state: ConfigurationState) -> None:
         """`Part.tell`."""
@@ -103,6 +106,12 @@ class Worker:
             return
         if told is not None:
             self.last = told
+
+    async def watch(self) -> None:
+        """See that it is there to do something; one that isn't is killed, and so replaced."""
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            await self._obeyed("ping", SILENCE_SECONDS)
 
     def stop(self, *, now: bool) -> None:
         """Tell it to."""
@@ -123,9 +132,9 @@ class Worker:
         finally:
             await self._channel.aclose()
 
-    async def _obeyed(self, what: str) -> None:
+    async def _obeyed(self, what: str, seconds: float) -> None:
         try:
-            await self._ask(what, ANSWER_SECONDS)
+            await self._ask(what, seconds)
         except TimeoutError:
             _log.exception("worker %d has not answered to %r: it is killed", self.pid, what)
             self._process.kill()
@@ -232,7 +241,11 @@ class Workers:
         delay = FIRST_DELAY
         while True:
             began = time.monotonic()
-            await worker.gone.wait()
+            watching = asyncio.create_task(worker.watch())
+            try:
+                await worker.gone.wait()
+            finally:
+                await end([watching])
             self.serving.remove(worker)
             self._former.add_former(worker.last)
             status = await worker.ended()

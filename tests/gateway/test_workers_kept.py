@@ -16,7 +16,7 @@ import pytest
 from gateway import workers as supervised
 from gateway.loading import LoadedFile, load_file
 from gateway.reloading import Candidate, NotTaken, Reloads, Taken
-from gateway.workers import FIRST_DELAY, LONGEST_DELAY, Workers
+from gateway.workers import FIRST_DELAY, LONGEST_DELAY, PING_SECONDS, Workers
 from tests.gateway.test_workers_start import MINIMAL
 from tests.support.calls import until
 
@@ -114,6 +114,20 @@ async def test_a_worker_that_does_not_take_up_what_the_others_did_is_killed_and_
         assert isinstance(await reloads.reload("a test"), Taken)
 
 
+async def test_a_worker_that_does_nothing_any_more_is_killed_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervised, "PING_SECONDS", 0.02)
+    monkeypatch.setattr(supervised, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(supervised, "FIRST_DELAY", 0.01)
+    hangs = OBEYS.replace("HANGS", '"ping"')
+    async with supervising(tmp_path, monkeypatch, hangs, size=1) as (workers, _, _):
+        assert await workers.start() is None
+        [hung] = workers.serving
+        await until(lambda: hung not in workers.serving and len(workers.serving) == 1, 15)
+        assert f"worker {hung.pid} has not answered to 'ping': it is killed" in caplog.text
+
+
 async def test_one_that_crashes_again_and_again_is_replaced_ever_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +136,8 @@ async def test_one_that_crashes_again_and_again_is_replaced_ever_later(
     enough = asyncio.Event()
 
     async def sleep(seconds: float) -> None:
+        if seconds == PING_SECONDS:
+            await paused(3600)
         delays.append(seconds)
         if len(delays) == 12:
             enough.set()
