@@ -14,6 +14,7 @@ import pytest
 
 from admin.ledger.budgets import CallBudgets
 from admin.ledger.tables import customers, inbox, stripe_customers
+from admin.stripe.budget import Priority
 from admin.stripe.results import CheckoutUrl
 from admin.stripe.shared_budget import SharedBudget, calls_of, looks_of
 from admin.stripe.verify import CouldNotVerify, Verified, VerifyNow
@@ -66,6 +67,20 @@ def counted(shop: Shop) -> Counter[str]:
 
     shop.gateway._once = once  # type: ignore[method-assign, assignment]
     return calls
+
+
+def ranked(shop: Shop) -> Counter[Priority]:
+    """Every call to Stripe that is asked for from now on, by who waits for it."""
+    ranks: Counter[Priority] = Counter()
+    budget = shop.gateway._budget
+    real = budget.acquire
+
+    async def acquire(priority: Priority) -> None:
+        ranks[priority] += 1
+        await real(priority)
+
+    budget.acquire = acquire  # type: ignore[method-assign]
+    return ranks
 
 
 async def lapsed(shop: Shop) -> list[str]:
@@ -159,9 +174,13 @@ async def test_one_customer_at_checkout_does_not_wait_for_ten_thousand_renewals(
         )
     working = asyncio.create_task(paced.worker.run_once())
     await until(lambda: paced.gateway.waiting >= 5)
+    ranks = ranked(paced)
     bought = await paced.desk.open_checkout("newcomer", "pro", success_url=SUCCESS, return_url=BACK)
     assert isinstance(bought, CheckoutUrl)
     assert (await paced.inbox.counts(paced.pair))["pending"] > MANY - 200
+    # Before whom one of that rank goes, to the call, is test_shared_budget.py's to show.
+    assert set(ranks) <= {Priority.CUSTOMER, Priority.WEBHOOK}
+    assert ranks[Priority.CUSTOMER] >= 2
     working.cancel()
     await asyncio.wait({working})
 
