@@ -88,14 +88,14 @@ async def serving_gateway(
         )
         # The same bounds for whoever reaches the port without the token; its refusals aren't shaped for callers.
         operator = listener(process.operator, drain=drain, protocol=gateway_protocol())
-        async with (
-            serving([(public, sockets[0]), (operator, sockets[1])], stop),
-            reloading(reloads, stop, watch=watch),
-        ):
-            collect_garbage_seldom()
-            yield process
-            for one in (public, operator):
-                one.drain(process.drain_seconds())
+        async with serving([(operator, sockets[1])], stop):
+            async with serving([(public, sockets[0])], stop), reloading(reloads, stop, watch=watch):
+                collect_garbage_seldom()
+                yield process
+                ends_at = asyncio.get_running_loop().time() + process.drain_seconds()
+                public.drain(process.drain_seconds())
+            # The operator's goes on meanwhile: /readyz says that it stops, and /metrics what it still does.
+            operator.drain(ends_at - asyncio.get_running_loop().time())
 
 
 def bind_both(config: Config) -> tuple[socket.socket, socket.socket] | CannotStart:

@@ -1,7 +1,7 @@
 """Listening, and stopping without cutting anything short.
 
 It decides when sockets are bound (before anything else starts, so that a busy port is a sentence and not a half-started
-gateway) and in which order a stop happens: readiness turns first, then the listeners close, then what is under way
+gateway) and in which order a stop happens: readiness turns first, then a listener closes, then what is under way
 finishes within `drain`. A second signal stops at once.
 """
 

@@ -34,6 +34,8 @@ def test_sigterm_lets_a_request_finish_and_ends_with_status_0(tmp_path: Path) ->
             # The listener is closed while the request is still under way.
             eventually(lambda: _refused(gateway.http, gateway.base))
             assert gateway.running.is_running
+            assert gateway.readiness()["status"] == "stopping"
+            assert "gateway_requests_total" in gateway.operator_get("/metrics").text
             release.set()
             assert answer.result(10).text == "recorded"
         assert gateway.running.wait() == 0
