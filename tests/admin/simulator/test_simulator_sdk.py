@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import stripe
 from starlette.routing import compile_path
 
 from admin.simulator.app import ENDPOINTS
 from tests.support.simulator import Receiver, Running, running_simulator
+from tests.support.stripe_types import disagreements
 
 
 class Recording(stripe.HTTPXClient):
@@ -22,6 +25,12 @@ class Recording(stripe.HTTPXClient):
     def __init__(self) -> None:
         super().__init__(allow_sync_methods=True)
         self.asked: set[tuple[str, str]] = set()
+        self.answers: list[Any] = []
+        assert self._client is not None
+        self._client.event_hooks["response"].append(self._keep)
+
+    def _keep(self, response: httpx.Response) -> None:
+        self.answers.append(json.loads(response.read()))
 
     def _get_request_args_kwargs(self, method: str, url: str, headers: Mapping[str, str], post_data: Any) -> Any:
         self.asked.add((method.upper(), urlsplit(url).path))
@@ -172,3 +181,6 @@ async def test_every_endpoint_answers_stripes_own_sdk(sim: Running, is_async: bo
         if not any(method == place[0] and pattern.match(path) for method, path in do.http.asked)
     }
     assert unasked == set()
+    sim.control("settle")
+    told = {problem for one in (*do.http.answers, *sim.receiver.events) for problem in disagreements(one, "")}
+    assert told == set(), "\n".join(sorted(told))
