@@ -8,7 +8,8 @@ CLIENTS_VENV ?= .venv-clients
 BIN = $(VENV)/bin
 PIP_FLAGS = --quiet --disable-pip-version-check
 # One worker more than the two cores that this is meant for, since tests often wait; those of one file stay together and share servers.
-PYTEST_ARGS ?= -n 3 --dist loadfile
+# In the order in which they stand: those that wait for processes come early, and what is over in a second is left for the end.
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 # How much of a campaign there is at the most.
 LIVES ?= 20000
 MINUTES ?= 120

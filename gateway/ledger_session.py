@@ -194,7 +194,7 @@ async def clock_of(config: Config) -> EntitlementClock:
     clock = EntitlementClock()
     simulator = simulator_address(config.billing.stripe)
     if simulator is not None:
-        async with client_for_simulator() as client:
+        async with client_for_simulator(simulator) as client:
             if not await clock.read(simulator, client):
                 sys.stderr.write(
                     f"No Stripe simulator answers at {simulator}, so 'now' is this machine's time; a simulated time may be "

@@ -56,7 +56,7 @@ async def entitlement_clock(config: Config) -> AsyncIterator[EntitlementClock]:
     async with AsyncExitStack() as stack:
         simulator = simulator_address(config.billing.stripe)
         if simulator is not None:
-            async with client_for_simulator() as client:
+            async with client_for_simulator(simulator) as client:
                 await clock.read(simulator, client)
             stack.push_async_callback(end, [asyncio.create_task(clock.follow(simulator))])
         yield clock

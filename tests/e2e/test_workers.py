@@ -95,7 +95,7 @@ def ask_anew(gateway: Gateway, times: int) -> list[int]:
     """Requests on a connection each, so that any worker may get them."""
     found = []
     for _ in range(times):
-        with httpx.Client(trust_env=False, timeout=30) as client:
+        with httpx.Client(verify=False, trust_env=False, timeout=30) as client:
             found.append(client.get(f"{gateway.base}/public/x").status_code)
     return found
 
@@ -132,14 +132,14 @@ def test_a_reload_reaches_all_and_whoever_starts_later(gateway: Gateway) -> None
     eventually(lambda: gateway.readiness()["status"] == "ok", told=lambda: gateway.running.said)
     for stopped in workers_of(gateway.running.pid):
         with halted(stopped):
-            assert httpx.get(f"{gateway.base}/new/x", trust_env=False, timeout=30).status_code == 200
+            assert httpx.get(f"{gateway.base}/new/x", verify=False, trust_env=False, timeout=30).status_code == 200
     refused = run_verb("reload", cwd=gateway.directory)
     assert refused.returncode == 1
     file.write_text(original)
     assert run_verb("reload", cwd=gateway.directory).returncode == 0
     for stopped in workers_of(gateway.running.pid):
         with halted(stopped):
-            assert httpx.get(f"{gateway.base}/new/x", trust_env=False, timeout=30).status_code == 404
+            assert httpx.get(f"{gateway.base}/new/x", verify=False, trust_env=False, timeout=30).status_code == 404
 
 
 def test_a_worker_that_is_told_to_end_under_load_takes_no_request_with_it(gateway: Gateway) -> None:
@@ -169,7 +169,10 @@ def test_a_grant_is_in_force_in_both(gateway: Gateway) -> None:
     for stopped in workers_of(gateway.running.pid):
         with halted(stopped):
             eventually(
-                lambda: httpx.get(f"{gateway.base}/pro/x", headers=bearer("ada"), trust_env=False).status_code == 200
+                lambda: (
+                    httpx.get(f"{gateway.base}/pro/x", headers=bearer("ada"), verify=False, trust_env=False).status_code
+                    == 200
+                )
             )
 
 

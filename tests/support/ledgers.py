@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 
 def fresh_sqlite(directory: Path) -> str:
     """The URL of a migrated ledger file in `directory`."""
-    shutil.copyfile(_migrated_file(), directory / "ledger.db")
+    migrated_sqlite(directory / "ledger.db")
     return f"sqlite:///{directory / 'ledger.db'}"
+
+
+def migrated_sqlite(path: Path) -> None:
+    """Put a migrated ledger there."""
+    shutil.copyfile(_migrated_file(), path)
+    path.chmod(0o600)  # as one that was made there
 
 
 @contextlib.contextmanager

@@ -165,7 +165,7 @@ def running_simulator(
         simulator = Simulator(wall_clock=wall_clock, webhook=webhook, public_base=base, retry_seconds=retry_seconds)
         simulator.seed(offers)
         stack.enter_context(_threaded(_server(simulator.asgi), listener, *hooks))
-        http = stack.enter_context(httpx.Client(timeout=30, trust_env=False, follow_redirects=False))
+        http = stack.enter_context(httpx.Client(timeout=30, verify=False, trust_env=False, follow_redirects=False))
         yield Running(simulator, base, kept, http)
 
 

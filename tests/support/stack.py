@@ -25,12 +25,15 @@ from typing import Any, Self, TypeVar
 import httpx
 import jwt
 
+from tests.support.ledgers import migrated_sqlite
+
 T = TypeVar("T")
 
 START_SECONDS = 40.0
 STOP_SECONDS = 30.0
 GATEWAY = Path(sys.executable).with_name("gateway")
 OPERATOR_TOKEN = "the-operator-token-of-the-end-to-end-tests"
+FRESH_LEDGER = "sqlite:///gateway.db"
 ISSUER = "https://login.example.com/"
 AUDIENCE = "my-api"
 TOKEN_SECRET = "a-token-secret-of-the-end-to-end-tests-0123456789"
@@ -183,7 +186,7 @@ class Process:
     def until_answers(self, url: str) -> None:
         """Until a GET there is a 200."""
         deadline = time.monotonic() + START_SECONDS
-        with httpx.Client(trust_env=False, timeout=5) as client:
+        with httpx.Client(verify=False, trust_env=False, timeout=5) as client:
             while time.monotonic() < deadline:
                 if not self.is_running:
                     break
@@ -367,7 +370,7 @@ def write_config(directory: Path, **changes: Any) -> dict[str, Any]:
         "operator": free_port(),
         "operator_token": OPERATOR_TOKEN,
         "public_url": f"http://127.0.0.1:{listen}",
-        "database": "sqlite:///gateway.db",
+        "database": FRESH_LEDGER,
         "redis": '""',
         "upstream": "http://127.0.0.1:9",
         "issuer": ISSUER,
@@ -387,7 +390,9 @@ def prepared_gateway(directory: Path, **changes: Any) -> Iterator[Gateway]:
     """A gateway that is not started yet; whatever runs at the end is stopped."""
     directory.mkdir(parents=True, exist_ok=True)
     values = write_config(directory, **changes)
-    with httpx.Client(trust_env=False, timeout=30) as client:
+    if values["database"] == FRESH_LEDGER:
+        migrated_sqlite(directory / "gateway.db")
+    with httpx.Client(verify=False, trust_env=False, timeout=30) as client:
         gateway = Gateway(directory, values["listen"], values["operator"], client)
         try:
             yield gateway
@@ -412,7 +417,7 @@ def running_simulator(
     arguments = ["simulator", "--listen", f"127.0.0.1:{place}", *(["--webhook", webhook] if webhook else [])]
     process = Process(*arguments, cwd=directory)
     process.until_answers(f"http://127.0.0.1:{place}/_sim/clock")
-    with httpx.Client(trust_env=False, timeout=70) as client:
+    with httpx.Client(verify=False, trust_env=False, timeout=70) as client:
         try:
             yield SimulatedStripe(place, client, process)
         finally:

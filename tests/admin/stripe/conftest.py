@@ -194,7 +194,7 @@ class Shop:
 
     async def pay(self, url: str, **form: str) -> None:
         """Press the button of one of the simulator's pages."""
-        async with httpx.AsyncClient(trust_env=False) as browser:
+        async with httpx.AsyncClient(verify=False, trust_env=False) as browser:
             answer = await browser.post(url, data={"card": "works", **form})
         assert answer.status_code == 303, answer.text
 
