@@ -174,10 +174,11 @@ class Gateway:
         if known is None:
             return None
         decision = decide(route.requirement, known, plan.ladder, now)
-        if not isinstance(decision, Forward):
-            return None
+        return decision if isinstance(decision, Forward) else None
+
+    def admitted_at_once(self) -> None:
+        """A decision of `admits_at_once` was acted upon."""
         self._resolver.used_memory()
-        return decision
 
     async def _decide(
         self, plan: Plan, route: CompiledRoute, caller: Caller, last_known: Entitlement | None = None
@@ -290,13 +291,16 @@ class Gateway:
 
         return await self._exchange(walk, route, caller, forward, opening)
 
-    async def go_on(self, walk: Walk, route: CompiledRoute, caller: Caller | None, begun: Begun) -> None:
-        """The rest of a walk whose request is on its way already."""
+    async def go_on(
+        self, walk: Walk, route: CompiledRoute, caller: Caller | None, begun: Begun, started: float
+    ) -> None:
+        """The rest of a walk whose request is on its way already, since `started`, of `perf_counter`."""
         await self._exchange(
             walk,
             route,
             caller,
             lambda send: walk.plan.upstreams.go_on(begun, scope=walk.scope, receive=walk.receive, send=send),
+            started=started,
         )
 
     async def _exchange(
@@ -306,8 +310,9 @@ class Gateway:
         caller: Caller | None,
         forward: Callable[[Send], Awaitable[Outcome]],
         opening: Opening | None = None,
+        started: float | None = None,
     ) -> None:
-        started = perf_counter()
+        started = perf_counter() if started is None else started
         under_way: AnswerUnderWay | None = None
         if caller is not None or asks_for_events(walk):
             under_way = AnswerUnderWay(walk, route, caller or NOBODY)

@@ -71,6 +71,7 @@ class GatewayProtocol(CallerConnection):
         # What is being parsed, and what of an unfinished head was before it.
         self._slice = b""
         self._head_so_far = b""
+        self._slice_ends_body = False
         self._progressed = False
         self._silent_bytes = 0
         self._announces_body = False
@@ -132,7 +133,8 @@ class GatewayProtocol(CallerConnection):
         if (
             cycle.keep_alive
             and len(head) <= _LARGEST_KNOWN
-            and not (self._head_so_far or self.expect_100_continue)
+            # Behind the end of a body the request begins anywhere: what stands before it would pass for its line and fields.
+            and not (self._slice_ends_body or self._head_so_far or self.expect_100_continue)
             and head.find(b"\r\n\r\n", at) == len(head) - 4
             and _PLAIN_LINE.fullmatch(head, 0, at) is not None
         ):
@@ -141,6 +143,7 @@ class GatewayProtocol(CallerConnection):
             self._known_fields = None
 
     def _feed_slice(self, data: bytes) -> None:
+        self._slice_ends_body = self._newest is not None and self._newest.more_body
         while True:
             self._slice = data
             self._progressed = False

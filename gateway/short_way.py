@@ -124,6 +124,8 @@ class ShortWays:
         begun = plan.upstreams.begin(route.upstream, sent.head(method, request.target, request_id), route.timeouts)
         if begun is None:
             return False
+        if caller is not None:
+            self._gateway.admitted_at_once()
         ShortWay(self, request, begun, plan, route, caller, standing, request_id, started)
         return True
 
@@ -140,7 +142,9 @@ class ShortWays:
             walk.route, walk.upstream = route.label, route.upstream
             walk.customer = None if short.caller is None else short.caller.customer
             walk.tier = None if short.standing is None else short.standing.tier
-            await gateway.to_its_end(walk, short.started, gateway.go_on(walk, route, short.caller, short.begun))
+            await gateway.to_its_end(
+                walk, short.started, gateway.go_on(walk, route, short.caller, short.begun, short.started)
+            )
 
         return going_on
 

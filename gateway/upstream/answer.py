@@ -48,6 +48,7 @@ class AnswerReader:
         "_headers",
         "_keep_alive",
         "_parser",
+        "_parser_goes_on",
         "_progressed",
         "_silent_bytes",
         "_to_head",
@@ -70,6 +71,7 @@ class AnswerReader:
         self._body: list[bytes] = []
         self._until_close = False
         self._keep_alive = False
+        self._parser_goes_on = False
         self._progressed = False
         self._silent_bytes = 0
         self._first_bytes = b""
@@ -80,11 +82,12 @@ class AnswerReader:
         self.reusable = False
         self.problem: str | None = None
 
-    def renew(self, *, to_head: bool) -> bool:
-        """Read the next answer on the same connection, where the last one left the parser between two; False where it did not."""
-        if self._to_head or not self.reusable:
+    def renew(self) -> bool:
+        """Forget this answer, to read the next one on the same connection unless that is to a HEAD; False where that can't be."""
+        # The parser has its own idea of when a connection is over: by `Proxy-Connection`, and by what stands in trailers.
+        if self._to_head or not (self.reusable and self._parser_goes_on):
             return False
-        self._begin(to_head=to_head)
+        self._begin(to_head=False)
         return True
 
     @property
@@ -240,6 +243,7 @@ class AnswerReader:
         if self.head is not None:
             self.complete = True
             self.reusable = self._keep_alive
+            self._parser_goes_on = self._parser.should_keep_alive()
 
     def _switched(self, _rest: bytes) -> None:
         """What stands behind a 101 that nobody asked for."""

@@ -108,7 +108,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def rest(self, on_loss: Callable[[UpstreamConnection], None]) -> None:
         """The exchange is over; `on_loss` is called once if the connection ends before the next one begins."""
-        self._spent, self.reader = self.reader, None
+        reader, self.reader = self.reader, None
+        self._spent = reader if reader is not None and reader.renew() else None
         self._bound.clear()
         self._on_loss = on_loss
         self._go_on_reading()
@@ -138,7 +139,7 @@ class UpstreamConnection(asyncio.Protocol):
         spent, self._spent = self._spent, None
         if head.accept is not None:
             return OpeningReader(head.accept)
-        if spent is not None and spent.renew(to_head=head.to_head):
+        if spent is not None and not head.to_head:
             return spent
         return AnswerReader(to_head=head.to_head)
 

@@ -139,7 +139,7 @@ class Upstreams:
             return None
         connection = pool.take()
         if not isinstance(connection, UpstreamConnection):
-            ready.places.give_back(pool)
+            ready.places.decline(pool)
             return None
         return Begun(ready.places, pool, connection, head, ready.settings.timeouts if timeouts is None else timeouts)
 

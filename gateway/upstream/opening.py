@@ -39,6 +39,10 @@ class OpeningReader(AnswerReader):
         super().__init__(to_head=False)
         self._accept = accept
 
+    def renew(self) -> bool:
+        """Never: what follows on the connection is no answer to an opening, and a 101 among it agrees to nothing."""
+        return False
+
     def feed(self, data: bytes) -> None:
         """The upstream sent these bytes."""
         if self.complete and self.head is not None and self.head.status == 101:

@@ -81,6 +81,11 @@ class Places:
         if self._waiting:
             self._serve()
 
+    def decline(self, pool: Pool) -> None:
+        """Its taker has no use for it after all, and counts as never having come: it is still that target's turn."""
+        pool.last_turn = 0
+        self.give_back(pool)
+
     def retire(self) -> None:
         """Nobody comes any more: no connection needs to rest. Who is served or waits is served on."""
         for pool in self.pools:

@@ -13,49 +13,25 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from gateway.listener_cycle import GatewayCycle
-from gateway.short_way import ShortWay, ShortWays
 from tests.support.house import PLAIN_ANSWER, house, token_for
 from tests.support.rawclient import RawClient
+from tests.support.ways import watched_ways
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from gateway.short_way import Request
     from tests.support.house import House
     from tests.support.rawclient import RawAnswer
     from tests.support.upstreams import Visit
+    from tests.support.ways import Ways
 
 MOVING: Final = re.compile(rb"(x-request-id|traceparent|date): [^\r]*\r\n", re.IGNORECASE)
 
 
-class Ways:
-    """Which way each request went. `closed`: none may go the short one."""
-
-    def __init__(self) -> None:
-        self.closed = False
-        self.taken: list[bool] = []
-        self.went_on = 0
-        self.goes_on = asyncio.Event()
-
-
 @pytest.fixture
 def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
-    told = Ways()
-    take, takes_long = ShortWays.take, ShortWay.takes_long
-
-    def taking(self: ShortWays, request: Request) -> bool:
-        told.taken.append(not told.closed and take(self, request))
-        return told.taken[-1]
-
-    def going_on(self: ShortWay) -> None:
-        told.went_on += 1
-        told.goes_on.set()
-        takes_long(self)
-
-    monkeypatch.setattr(ShortWays, "take", taking)
-    monkeypatch.setattr(ShortWay, "takes_long", going_on)
-    return told
+    return watched_ways(monkeypatch)
 
 
 @pytest.fixture

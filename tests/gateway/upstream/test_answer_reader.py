@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.upstream.answer import AnswerReader
+from gateway.upstream.opening import OpeningReader
 
 ANSWERS: dict[str, tuple[bytes, bytes]] = {
     "length": (b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\nA: b\r\n\r\nhello world", b"hello world"),
@@ -171,3 +172,25 @@ def test_nothing_that_is_swallowed_is_unbounded() -> None:
         for _ in range(100):
             reader.feed(endless * 1000)
         assert reader.problem is not None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_a_reader_begins_anew_only_where_its_connection_goes_on(head: bytes) -> None:
+    reader = AnswerReader(to_head=False)
+    reader.feed(head)
+    keeps = b"close" not in head
+    assert reader.renew() is keeps
+    if keeps:
+        assert (reader.head, reader.take_body(), reader.complete, reader.untouched) == (None, b"", False, True)
+
+
+def test_the_reader_of_an_opening_reads_no_other_answer() -> None:
+    reader = OpeningReader(b"an accept")
+    reader.feed(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+    assert (reader.reusable, reader.renew()) == (True, False)
