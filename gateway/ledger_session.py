@@ -177,7 +177,10 @@ def _missing_file(url: str) -> Path | None:
     """The SQLite file that isn't there: a command that made one would say "done" of a ledger that no gateway reads."""
     if not url.startswith("sqlite:"):
         return None
-    path = Path(normalise_url(url).database or "")
+    try:
+        path = Path(normalise_url(url).database or "")
+    except ValueError:  # which opening it says in a sentence
+        return None
     return None if path.exists() else path
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from policies.addresses import Endpoint, HttpUrl, is_loopback, parse_http_url, parse_listen
-from policies.diagnostics import nearest
+from policies.diagnostics import listed, nearest
 
 if TYPE_CHECKING:
     from policies.diagnostics import Findings
@@ -16,6 +17,21 @@ if TYPE_CHECKING:
 SHORTEST_SIGNING_KEY_BYTES: Final = 32
 SHORTEST_OPERATOR_TOKEN: Final = 16
 LONGEST_DRAIN_SECONDS: Final = 3600.0
+
+_REDIS_DATABASE: Final = re.compile(r"(/[0-9]*)?", re.ASCII)
+_ANYTHING: Final = re.compile(".*", re.DOTALL)
+_REDIS_OPTIONS: Final = {
+    "db": re.compile("[0-9]+", re.ASCII),
+    "protocol": re.compile("[23]"),
+    "client_name": _ANYTHING,
+    "username": _ANYTHING,
+    "password": _ANYTHING,
+    "ssl_ca_certs": _ANYTHING,
+    "ssl_certfile": _ANYTHING,
+    "ssl_keyfile": _ANYTHING,
+    "ssl_cert_reqs": re.compile("none|optional|required"),
+}
+"""What may stand after '?', and how it looks. Others would be an error of the client's, or undo its short timeouts."""
 
 
 def check(draft: Draft, findings: Findings) -> None:
@@ -195,9 +211,9 @@ def _database(draft: Draft, findings: Findings) -> None:
             mark,
             f"'database' must begin with sqlite:/// or postgresql://{_near_scheme(scheme, ('sqlite', 'postgresql'))}",
         )
-    elif scheme == "sqlite" and rest in {"", "/", "/:memory:"}:
-        findings.warning(
-            "forgetful", mark, "'database' is in memory: what customers paid for is forgotten at every restart"
+    elif scheme == "sqlite" and (rest in {"", "/", "/:memory:"} or "mode=memory" in rest):
+        findings.error(
+            "bad-url", mark, "'database' must be a file, which other processes can follow; write sqlite:///gateway.db"
         )
     elif scheme == "sqlite" and not rest.startswith("/"):
         findings.error(
@@ -222,11 +238,20 @@ def _redis(draft: Draft, findings: Findings) -> None:
     if not separator or scheme not in {"redis", "rediss", "unix"}:
         near = _near_scheme(scheme, ("redis", "rediss", "unix")) if separator else ""
         findings.error("bad-url", mark, f"'redis' must begin with redis://, rediss:// or unix://{near}")
-    elif scheme == "unix":
-        if not rest.rpartition("@")[2].startswith("/"):
-            findings.error("bad-url", mark, "'redis' names no socket; write unix:///run/redis/redis.sock")
-    elif not _is_readable(url) or not urlsplit(url).hostname:
+    elif scheme == "unix" and not rest.rpartition("@")[2].startswith("/"):
+        findings.error("bad-url", mark, "'redis' names no socket; write unix:///run/redis/redis.sock")
+    elif scheme != "unix" and not (_is_readable(url) and urlsplit(url).hostname):
         findings.error("bad-url", mark, "'redis' has no valid host or port; write redis://host:6379/0")
+    elif not all(
+        name in _REDIS_OPTIONS and _REDIS_OPTIONS[name].fullmatch(value)
+        for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True)
+    ):
+        known = listed(_REDIS_OPTIONS, "and")
+        findings.error(
+            "bad-url", mark, f"'redis' has an option that is none, or not with this value; there are {known}"
+        )
+    elif scheme != "unix" and not _REDIS_DATABASE.fullmatch(urlsplit(url).path):
+        findings.error("bad-url", mark, "'redis' ends with the number of a database, as in redis://host:6379/0")
 
 
 def _near_scheme(scheme: str, known: tuple[str, ...]) -> str:
