@@ -243,7 +243,9 @@ def _redis(draft: Draft, findings: Findings) -> None:
     elif scheme != "unix" and not (_is_readable(url) and urlsplit(url).hostname):
         findings.error("bad-url", mark, "'redis' has no valid host or port; write redis://host:6379/0")
     elif not all(
-        name in _REDIS_OPTIONS and _REDIS_OPTIONS[name].fullmatch(value)
+        name in _REDIS_OPTIONS
+        and _REDIS_OPTIONS[name].fullmatch(value)
+        and (scheme == "rediss" or not name.startswith("ssl_"))
         for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True)
     ):
         known = listed(_REDIS_OPTIONS, "and")

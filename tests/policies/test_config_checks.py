@@ -154,6 +154,7 @@ def test_the_database_is_sqlite_or_postgresql(url: str, expected: list[str]) -> 
         ("redis://h/?db", ["bad-url"]),
         ("unix:///run/redis.sock?db=x", ["bad-url"]),
         ("rediss://h/?ssl_ca_certs=/etc/ca.pem", []),
+        ("redis://h/?ssl_ca_certs=/etc/ca.pem", ["bad-url"]),
         ("redis://h/abc", ["bad-url"]),
         ("redis://h/1/2", ["bad-url"]),
         ("redis://", ["bad-url"]),
