@@ -114,7 +114,11 @@ def _explained(url: URL, error: LedgerDownError) -> str:
         return f"The ledger {url.database} can't be used: {error}."
     cause = error.__cause__
     original = getattr(cause, "orig", None) or cause
-    said = "; ".join(line.strip() for line in str(original).splitlines()) if isinstance(original, psycopg.Error) else str(error)
+    said = (
+        "; ".join(line.strip() for line in str(original).splitlines())
+        if isinstance(original, psycopg.Error)
+        else str(error)
+    )
     return f"{_where(url)} can't be used: {said}"
 
 
