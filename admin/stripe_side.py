@@ -232,15 +232,16 @@ class StripeSide:
     async def sync_now(self, customer: str) -> Done | Rejected:
         """What an operator asks for: every Stripe customer of this customer, now. A Stripe id is taken as well."""
         links = await self._ledger.stripe_customers.links_of(self._pair, customer)
-        if not links and customer.startswith("cus_"):
-            links = (customer,)
-        if not links:
+        named = links or ((customer,) if customer.startswith("cus_") else ())
+        if not named:
             return Rejected(f"No Stripe customer is linked to {customer}.")
-        for stripe_customer in links:
+        for stripe_customer in named:
             outcome = await self._sync.sync_customer(stripe_customer, Priority.CUSTOMER)
             if isinstance(outcome, Failed):
                 return Rejected(f"{stripe_customer} could not be fetched: {outcome.detail}.")
-        return Done(f"Fetched from Stripe: {', '.join(links)}.")
+            if outcome.fetched.deleted and not links:
+                return Rejected(f"Stripe has no customer {stripe_customer} in this account and mode.")
+        return Done(f"Fetched from Stripe: {', '.join(named)}.")
 
     def health(self) -> dict[str, Any]:
         """For /readyz."""

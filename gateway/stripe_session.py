@@ -58,6 +58,8 @@ class StripeSession:
             outcome = await self._sync.sync_customer(one, Priority.CUSTOMER)
             if isinstance(outcome, Failed):
                 return Unavailable(f"{one} could not be fetched: {outcome.detail}.")
+            if outcome.fetched.deleted and not links:
+                return Rejected(f"Stripe has no customer {one} in this account and mode.")
         return Done(f"Fetched from Stripe: {', '.join(named)}.")
 
     async def left_off(self) -> int:

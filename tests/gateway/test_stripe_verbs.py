@@ -193,6 +193,12 @@ def test_sync_of_one_who_is_unknown_says_so(desk: Desk) -> None:
     assert "no Stripe customer is linked to nobody" in unknown.stderr
 
 
+def test_sync_of_an_id_that_stripe_does_not_have_says_so(desk: Desk) -> None:
+    unknown = desk.run("sync", "cus_QrStUvWx")
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    assert "Stripe has no customer cus_QrStUvWx" in unknown.stderr
+
+
 def test_backfill_stores_what_is_missing_once(desk: Desk) -> None:
     desk.subscribed(metadata={"gateway_customer": "ann"})
     first = desk.run("events", "backfill", "--since", "3d")
