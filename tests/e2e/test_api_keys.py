@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,32 @@ def test_a_key_that_its_owner_rotates_in_one_gateway_is_followed_in_the_other(ga
     first.verb("block", "bert", "--reason", "a test")
     for gateway in gateways:
         until(gateway, newest["key"], 403)
+
+
+def test_a_rotated_key_is_good_in_every_gateway_to_the_end_of_the_overlap_and_not_a_second_longer(
+    gateways: list[Gateway],
+) -> None:
+    first = gateways[0]
+    old = first.verb("keys", "create", "cleo").strip()
+    for gateway in gateways:
+        assert asked(gateway, old).status_code == 200
+    before = time.time()
+    new = first.verb("keys", "rotate", old, "--overlap", "2s").strip()
+    # The verb's own clock was read between these; the end is kept in whole seconds.
+    earliest, latest = int(before + 2), int(time.time() + 2)
+    left = list(gateways)
+    while left:
+        for gateway in tuple(left):
+            sent = time.time()
+            answer = asked(gateway, old)
+            if answer.status_code == 200:
+                assert sent < latest, "good after its end"
+            else:
+                assert (answer.status_code, answer.headers["x-gateway-reason"]) == (401, "token_expired")
+                assert time.time() >= earliest, "refused before its end"
+                left.remove(gateway)
+    for gateway in gateways:
+        assert asked(gateway, new).status_code == 200
 
 
 def test_last_use_is_written_when_a_gateway_stops_and_no_key_in_any_log(recorder: Recorder, tmp_path: Path) -> None:
