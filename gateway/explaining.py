@@ -133,7 +133,7 @@ class Explainer:
         query = asking.target.encode("utf-8", "surrogatepass").partition(b"?")[2]
         outcome = await plan.authenticator.settle(plan.authenticator.authenticate(headers, query), headers, query)
         if isinstance(outcome, Unauthenticated):
-            who = "nobody" if outcome.reason is Reason.TOKEN_MISSING else f"nobody known: {outcome.detail}"
+            who = "nobody" if outcome.reason is Reason.TOKEN_MISSING else f"nobody known ({outcome.detail.rstrip('.')})"
             return _Somebody(who, outcome.reason, None)
         customer = outcome.caller.customer
         entitlement = rules.derive(await self._facts_of(customer))

@@ -6,6 +6,7 @@ ones: the gateway would judge by one and the upstream by the other (Kong's JWT p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -17,6 +18,7 @@ Headers = list[tuple[bytes, bytes]]
 
 HEADER: Final = Source("header", "authorization")
 _OWS: Final = b" \t"
+_NO_ALPHANUMERIC: Final = re.compile(rb"[^A-Za-z0-9]")
 
 _MANY: Final = Unauthenticated(Reason.BAD_REQUEST, "The request holds more than one credential.")
 _MISSING: Final = Unauthenticated(Reason.TOKEN_MISSING, "The request holds no token.")
@@ -102,8 +104,8 @@ def _in_key_header(headers: Headers, wanted: str) -> list[bytes]:
 
 
 def _is_spelling(name: bytes, wanted: str) -> bool:
-    """Whether the upstream may read this name as `wanted`: to WSGI, CGI and PHP, `_` and `-` are one."""
-    return len(name) == len(wanted) and name.replace(b"_", b"-") == wanted.replace("_", "-").encode()
+    """Whether the upstream may read this name as `wanted`: to WSGI, CGI and PHP, `_` and `-` are one, to lighttpd all such."""
+    return len(name) == len(wanted) and _NO_ALPHANUMERIC.sub(b"-", name) == _NO_ALPHANUMERIC.sub(b"-", wanted.encode())
 
 
 def _in_cookies(headers: Headers, wanted: str) -> list[bytes]:

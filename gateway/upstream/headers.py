@@ -2,7 +2,7 @@
 
 Pure, one pass over the headers. It decides what is dropped, what is set and in what order. It must never
 
-- let an inbound `x-gateway-*` through, in any spelling (`X_Gateway_Tier` is the same name to WSGI, CGI and PHP;
+- let an inbound `x-gateway-*` through, in any spelling (`X_Gateway_Tier` is the same name to WSGI, CGI and PHP, `X.Gateway.Tier` to lighttpd;
   CVE-2025-64484, CVE-2026-52845);
 - let a `Connection` field take away what the gateway sets or what frames the body: what is set is set after what is
   named is gone (CVE-2024-45410, CVE-2025-48865, golang/go#50580);
@@ -14,6 +14,7 @@ Names come in lower case from the listener, and as the upstream wrote them from 
 from __future__ import annotations
 
 import ipaddress
+import re
 import string
 import urllib.parse
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     Header = tuple[bytes, bytes]
 
 _OURS: Final = b"x-gateway-"
+_NO_ALPHANUMERIC: Final = re.compile(rb"[^A-Za-z0-9]")
 _HOP_BY_HOP: Final = frozenset({b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
 """RFC 9110, section 7.6.1. Fields that begin with `Proxy-` go the same way."""
 
@@ -37,11 +39,22 @@ _NEVER_FORWARDED: Final = _HOP_BY_HOP | {
     b"x-request-id",  # set anew
     b"x-original-url",  # IIS, Symfony: another path than the one that was judged
     b"x-rewrite-url",
+    b"x-override-url",
+    b"x-http-path-override",
+    b"x-original-uri",  # ingress-nginx and Envoy tell the path and method they judged in these
+    b"x-original-method",
+    b"x-original-host",
+    b"x-envoy-original-path",
+    b"x-envoy-original-host",
     b"x-http-method-override",  # another method than the one that was judged
     b"x-http-method",
     b"x-method-override",
+    b"x-middleware-subrequest",  # Next.js leaves out its own checks (CVE-2025-29927)
+    b"proxy",  # CGI programs send their own requests there (httpoxy, CVE-2016-5385)
 }
-_PEER_CLAIMS: Final = frozenset({b"forwarded", b"x-real-ip"})
+_PEER_CLAIMS: Final = frozenset(
+    {b"forwarded", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip", b"cf-connecting-ip"}
+)
 _FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 """What no `Connection` field may name away: it would change where the message ends, or whose it is."""
 
@@ -129,7 +142,7 @@ def outbound_request_headers(
     host = forwarded_for = forwarded_proto = forwarded_host = b""
     for header in inbound:
         name, value = header
-        if b"_" in name:
+        if not name.replace(b"-", b"").isalnum():
             # Judged by what frameworks make of it, forwarded as it came; an alias of a framing field is never honest.
             name = _folded(name)
             if name in _FRAMING or name in dropped:
@@ -142,7 +155,7 @@ def outbound_request_headers(
             elif name == b"transfer-encoding":
                 kept.append(_CHUNKED)
             continue
-        if name.startswith((b"x-", b"proxy-", b"forwarded")):
+        if name.startswith((b"x-", b"proxy-", b"forwarded", b"true-", b"cf-")):
             if name.startswith((_OURS, b"proxy-")):
                 continue
             if name.startswith(b"x-forwarded-") or name in _PEER_CLAIMS:
@@ -210,8 +223,8 @@ def identity_headers(
 
 
 def _folded(name: bytes) -> bytes:
-    """What WSGI, CGI and PHP make of a name: there `_` and `-` are one."""
-    return name.replace(b"_", b"-")
+    """What WSGI, CGI and PHP make of a name: there `_` and `-` are one; to lighttpd's CGI so are `.`, `+`, `~` and the rest."""
+    return _NO_ALPHANUMERIC.sub(b"-", name)
 
 
 @lru_cache(maxsize=8192)

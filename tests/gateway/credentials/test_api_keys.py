@@ -180,7 +180,8 @@ async def test_two_credentials_in_one_request_are_refused_whatever_they_are(desk
 
 async def test_an_alias_of_the_header_is_the_header(desk: Desk) -> None:
     key = desk.records.add()
-    assert customer(await desk.ask(header(key, b"x_api-key"))) == "alice"
+    for alias in (b"x_api-key", b"x.api.key", b"x~api+key"):
+        assert customer(await desk.ask(header(key, alias))) == "alice"
 
 
 async def test_a_key_in_a_cookie_or_a_query_is_no_credential(desk: Desk) -> None:

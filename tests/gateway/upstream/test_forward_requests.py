@@ -84,6 +84,40 @@ async def test_headers_for_one_hop_only_stop_here() -> None:
     assert dict(visit.headers)["x-request-id"] == "r1"
 
 
+ANOTHER_REQUEST = {
+    "httpoxy (CVE-2016-5385)": "Proxy: http://evil",
+    "Next.js without its middleware (CVE-2025-29927)": "X-Middleware-Subrequest: middleware",
+    "IIS and Symfony (CVE-2018-14773)": "X-Original-URL: /free",
+    "the same, older (CVE-2018-14773)": "X-Rewrite-URL: /free",
+    "its alias to WSGI": "X_Original_URL: /free",
+    "its alias to lighttpd's CGI": "X.Original.URL: /free",
+    "ingress-nginx": "X-Original-URI: /free",
+    "ingress-nginx's method": "X-Original-Method: GET",
+    "Envoy": "X-Envoy-Original-Path: /free",
+    "a path of its own": "X-HTTP-Path-Override: /free",
+    "a URL of its own": "X-Override-URL: /free",
+    "oauth2-proxy (CVE-2026-40575)": "X-Forwarded-Uri: /free",
+    "Traefik (GHSA-6384-m2mw-rf54)": "X-Forwarded-Prefix: /free",
+    "another method (Rack, Laravel)": "X-HTTP-Method-Override: DELETE",
+    "another method, in other words": "X-Method-Override: DELETE",
+    "another peer": "X-Real-IP: 127.0.0.1",
+    "another peer, as Cloudflare tells it": "CF-Connecting-IP: 127.0.0.1",
+    "another peer, as Akamai tells it": "True-Client-IP: 127.0.0.1",
+    "another peer, of RFC 7239": "Forwarded: for=127.0.0.1",
+    "our own name": "X-Gateway-Tier: enterprise",
+    "our own name to WSGI (CVE-2025-64484, CVE-2026-52845)": "X_Gateway-Tier: enterprise",
+    "our own name to lighttpd's CGI": "X.Gateway.Tier: enterprise",
+    "our own name to lighttpd's CGI, in other signs": "X~Gateway+Tier: enterprise",
+    "a length to lighttpd's CGI": "Content.Length: 9",
+}
+
+
+@pytest.mark.parametrize("field", ANOTHER_REQUEST.values(), ids=ANOTHER_REQUEST.keys())
+async def test_no_field_tells_the_upstream_of_another_request_than_was_judged(field: str) -> None:
+    visit = await visit_of(f"GET /x HTTP/1.1\r\nHost: gw\r\n{field}\r\nX-Keep.It: 1\r\n\r\n".encode())
+    assert from_caller(visit) == [("x-keep.it", "1")]
+
+
 @pytest.mark.parametrize("named", [b"Content-Length", b"Transfer-Encoding", b"Host"])
 async def test_no_connection_field_takes_the_framing_away(named: bytes) -> None:
     chunked = named == b"Transfer-Encoding"
