@@ -6,7 +6,7 @@ under load, is in test_two_gateways.py.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +15,7 @@ from tests.support.doors import Door, door_to_postgres
 from tests.support.ledgers import fresh_postgres
 from tests.support.redis_server import RedisServer
 from tests.support.stack import Stack, eventually, running_gateway, running_stack
+from tests.support.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,18 @@ def _answers_of_routes_that_ask_for_nothing(stack: Stack, customer: str) -> None
     assert stack.gateway.status("/nothing") == 404
 
 
+@contextmanager
+def _under_load(stack: Stack, payer: str, unpaid: str) -> Iterator[None]:
+    """One who pays and one who doesn't ask without a pause, from before the outage until after it."""
+    with Traffic([stack.gateway]) as traffic:
+        traffic.expect("/pro/x", payer, 200)
+        traffic.expect("/pro/x", unpaid, 402, 503)
+        traffic.expect("/free/x", unpaid, 200)
+        traffic.go_round()
+        yield
+        traffic.go_round(2)
+
+
 def _healed(stack: Stack) -> None:
     eventually(
         lambda: stack.gateway.readiness()["status"] == "ok", within=30, told=lambda: str(stack.gateway.readiness())
@@ -65,25 +78,26 @@ def test_without_the_ledger_known_payers_go_on_and_nobody_else_is_refused_for_mo
 ) -> None:
     whole.gateway.grant("l-payer")
     assert whole.gateway.status("/pro/x", "l-free") == 402
-    ledger[0].shut()
-    try:
-        eventually(lambda: "ledger" in whole.gateway.readiness()["degraded"])
-        for _ in range(5):
-            assert whole.gateway.status("/pro/x", "l-payer") == 200
-            unknown = whole.gateway.ask("/pro/x", "l-stranger")
-            assert (unknown.status_code, unknown.headers["x-gateway-reason"]) == (503, "entitlement_unavailable")
-            assert "retry-after" in unknown.headers
-        _answers_of_routes_that_ask_for_nothing(whole, "l-stranger")
-        me = whole.gateway.ask("/_gateway/me", "l-stranger")
-        assert (me.status_code, me.headers["x-gateway-reason"]) == (503, "entitlement_unavailable")
-        checkout = whole.gateway.ask("/_gateway/checkout", "l-stranger", "POST", json={"tier": "pro"})
-        assert (checkout.status_code, checkout.headers["x-gateway-reason"]) == (503, "billing_unavailable")
-        shown = whole.gateway.operator_get("/api/customers")
-        assert shown.status_code == 503
-    finally:
-        ledger[0].open()
-    whole.gateway.until("/pro/x", "l-stranger", 402, within=30)
-    _healed(whole)
+    with _under_load(whole, "l-payer", "l-free"):
+        ledger[0].shut()
+        try:
+            eventually(lambda: "ledger" in whole.gateway.readiness()["degraded"])
+            for _ in range(5):
+                assert whole.gateway.status("/pro/x", "l-payer") == 200
+                unknown = whole.gateway.ask("/pro/x", "l-stranger")
+                assert (unknown.status_code, unknown.headers["x-gateway-reason"]) == (503, "entitlement_unavailable")
+                assert "retry-after" in unknown.headers
+            _answers_of_routes_that_ask_for_nothing(whole, "l-stranger")
+            me = whole.gateway.ask("/_gateway/me", "l-stranger")
+            assert (me.status_code, me.headers["x-gateway-reason"]) == (503, "entitlement_unavailable")
+            checkout = whole.gateway.ask("/_gateway/checkout", "l-stranger", "POST", json={"tier": "pro"})
+            assert (checkout.status_code, checkout.headers["x-gateway-reason"]) == (503, "billing_unavailable")
+            shown = whole.gateway.operator_get("/api/customers")
+            assert shown.status_code == 503
+        finally:
+            ledger[0].open()
+        whole.gateway.until("/pro/x", "l-stranger", 402, within=30)
+        _healed(whole)
     whole.gateway.grant("l-stranger")
 
 
@@ -106,19 +120,21 @@ def test_without_redis_and_ledger_known_payers_go_on_and_others_get_503(
     whole: Stack, redis: RedisServer, ledger: tuple[Door, str]
 ) -> None:
     whole.gateway.grant("b-payer")
-    redis.kill()
-    ledger[0].shut()
-    try:
-        eventually(lambda: {"redis", "ledger"} <= set(whole.gateway.readiness()["degraded"]))
-        for _ in range(5):
-            assert whole.gateway.status("/pro/x", "b-payer") == 200
-        assert whole.gateway.status("/pro/x", "b-stranger") == 503
-        _answers_of_routes_that_ask_for_nothing(whole, "b-stranger")
-    finally:
-        ledger[0].open()
-        redis.start()
-    whole.gateway.until("/pro/x", "b-stranger", 402, within=30)
-    _healed(whole)
+    assert whole.gateway.status("/pro/x", "b-free") == 402
+    with _under_load(whole, "b-payer", "b-free"):
+        redis.kill()
+        ledger[0].shut()
+        try:
+            eventually(lambda: {"redis", "ledger"} <= set(whole.gateway.readiness()["degraded"]))
+            for _ in range(5):
+                assert whole.gateway.status("/pro/x", "b-payer") == 200
+            assert whole.gateway.status("/pro/x", "b-stranger") == 503
+            _answers_of_routes_that_ask_for_nothing(whole, "b-stranger")
+        finally:
+            ledger[0].open()
+            redis.start()
+        whole.gateway.until("/pro/x", "b-stranger", 402, within=30)
+        _healed(whole)
 
 
 def test_without_stripe_verdicts_stay_and_only_paying_is_unavailable(whole: Stack) -> None:

@@ -16,14 +16,14 @@ LONGEST_WAIT_SECONDS = 60.0
 class Traffic:
     """For each gateway a caller who asks for everything that is expected, round after round.
 
-    `expect` says what status a path must have for a customer; None while it is being changed, and then nothing is said.
+    `expect` says which status a path may have for a customer; none while it is being changed, and then nothing is said.
     An answer counts where the same was expected before its request and after it.
     """
 
     def __init__(self, gateways: list[Gateway]) -> None:
         self.wrong: list[str] = []
         self._gateways = gateways
-        self._expected: dict[tuple[str, str], int | None] = {}
+        self._expected: dict[tuple[str, str], tuple[int, ...]] = {}
         self._rounds = [0] * len(gateways)
         self._moved = threading.Condition()
         self._over = threading.Event()
@@ -47,8 +47,8 @@ class Traffic:
         traffic._expected = self._expected
         return traffic
 
-    def expect(self, path: str, customer: str, status: int | None) -> None:
-        self._expected = {**self._expected, (path, customer): status}
+    def expect(self, path: str, customer: str, *statuses: int) -> None:
+        self._expected = {**self._expected, (path, customer): statuses}
 
     def go_round(self, times: int = 1) -> None:
         """Until every caller has asked for everything so often, from now on; nothing was wrong until then."""
@@ -77,5 +77,5 @@ class Traffic:
             got, why = answer.status_code, answer.headers.get("x-gateway-reason", "forwarded")
         except httpx.HTTPError as error:
             got, why = 0, repr(error)
-        if before is not None and before == self._expected[path, customer] and got != before:
+        if before and before == self._expected[path, customer] and got not in before:
             self.wrong.append(f"{base}{path} of {customer}: {got} ({why}) and not {before}")
