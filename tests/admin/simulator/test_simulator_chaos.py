@@ -9,8 +9,10 @@ import httpx
 import pytest
 
 from admin.simulator import Offer, Simulator
-from admin.simulator.entities import STATUSES
+from admin.simulator.entities import CARDS, STATUSES
+from admin.simulator.entitlements import ENTITLING
 from tests.support.simulator import OFFERS
+from tests.support.stripe_types import disagreements
 
 PRICES = ("price_pro_monthly", "price_pro_yearly", "price_ent", "price_daily")
 STEPS = 250
@@ -43,6 +45,7 @@ class Driver:
         proration = {"proration_behavior": choose(["none", "create_prorations", "always_invoice"])}
         soon = str(int(self.simulator.now()) + self.random.randrange(1, 90 * 86400))
         price, portal = choose(PRICES), self.one_of(store.portal_sessions)
+        charge, dispute, product = self.one_of(store.charges), self.one_of(store.disputes), self.one_of(store.products)
         line = {"mode": "subscription", "line_items[0][price]": price, "line_items[0][quantity]": "1"}
         actions: list[tuple[str, str, dict[str, str]]] = [
             ("POST", "/v1/customers", {"name": str(self.random.random())}),
@@ -50,7 +53,11 @@ class Driver:
             ("POST", "/v1/subscriptions", {"customer": customer, "items[0][price]": price, "trial_period_days": "5"}),
             ("POST", "/v1/checkout/sessions", {**line, "success_url": "http://x.test/", "customer": customer}),
             ("POST", "/v1/checkout/sessions", {**line, "success_url": "http://x.test/"}),
-            ("POST", f"/c/pay/{session}", {"card": choose(["works", "declined", "fails_later"])}),
+            (
+                "POST",
+                f"/c/pay/{session}",
+                {"card": choose(["works", "declined", "fails_later", "debit", "debit_bounces"])},
+            ),
             ("POST", f"/v1/checkout/sessions/{session}/expire", {}),
             ("POST", f"/v1/subscriptions/{subscription}", {"cancel_at_period_end": flag}),
             ("POST", f"/v1/subscriptions/{subscription}", {"cancel_at": choose([soon, ""])}),
@@ -79,9 +86,18 @@ class Driver:
                 f"/p/session/{portal}/{choose(['cancel', 'resume', 'card', 'update'])}",
                 {"subscription": subscription},
             ),
-            ("POST", f"/_sim/customers/{customer}/card", {"card": choose(["works", "fails", "none"])}),
+            ("POST", f"/_sim/customers/{customer}/card", {"card": choose(CARDS)}),
             ("POST", "/_sim/settings", {"after_final_failure": choose(["canceled", "unpaid", "past_due", "paused"])}),
             ("POST", f"/_sim/subscriptions/{subscription}/auto_renew", {"enabled": flag}),
+            ("POST", "/_sim/refunds", {"charge": charge, **choose([{}, {"amount": "100"}])}),
+            (
+                "POST",
+                "/_sim/disputes",
+                {"charge": charge, "status": choose(["needs_response", "warning_needs_response"])},
+            ),
+            ("POST", f"/_sim/disputes/{dispute}/close", {"status": choose(["won", "lost", "warning_closed"])}),
+            ("POST", f"/_sim/products/{product}/features", {"lookup_key": choose(["a", "b"]), "attached": flag}),
+            ("GET", f"/customers/{customer}", {}),
             ("GET", f"/p/session/{portal}", {}),
             ("GET", f"/i/{invoice}", {}),
             ("GET", "/", {}),
@@ -97,7 +113,7 @@ class Driver:
 
 def newest_events(simulator: Simulator) -> dict[str, tuple[str, dict[str, Any]]]:
     """For each object, what the last event about it said."""
-    return {event.object["id"]: (event.type, event.object) for event in simulator.world.store.events.values()}
+    return {str(event.object.get("id")): (event.type, event.object) for event in simulator.world.store.events.values()}
 
 
 def check(simulator: Simulator) -> None:
@@ -121,9 +137,14 @@ def check(simulator: Simulator) -> None:
         assert (invoice.number is None) == (invoice.status == "draft")
         assert (invoice.paid_at is not None) == (invoice.status == "paid")
         assert invoice.next_payment_attempt is None or invoice.status == "open"
+        assert invoice.settles_at is None or (invoice.status == "open" and invoice.settles_at > now)
         if invoice.id in said:
             kind, shown = said[invoice.id]
             assert shown["status"] == invoice.status, f"a change went by unsaid since {kind}"
+    for charge in store.charges.values():
+        assert 0 <= charge.amount_refunded <= (charge.amount if charge.status == "succeeded" else 0)
+    for customer in {one.customer for one in store.entitlements.values()}:
+        assert any(one.status in ENTITLING for one in store.subscriptions_of(customer)), "entitled by nothing"
     for session in store.sessions.values():
         assert (session.subscription is not None) == (session.status == "complete")
         assert session.status != "open" or session.expires_at > now
@@ -141,4 +162,8 @@ async def test_the_books_stay_consistent_whatever_is_done_in_whatever_order(seed
             assert answer.status_code < 500, answer.text
             done += answer.status_code < 400
             check(driver.simulator)
+    told = {
+        problem for event in driver.simulator.world.store.events.values() for problem in disagreements(event.object, "")
+    }
+    assert told == set()
     assert done > STEPS / 5, "most of what was tried was refused, so little was tried"
