@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from gateway.cli import app
 from tests.gateway.test_cli_policy import AUDIENCE, ISSUER, gateway, written
+from tests.support.house import house, token_for
 from tests.support.tokens import sign
 
 PLACES = "api_keys: {enabled: true}\n  token_from: [header, cookie:session, query:access_token]"
@@ -143,3 +144,29 @@ def test_the_headers_that_the_gateway_sets_upstream_are_not_shown(config: Path, 
     assert "x-key" in told
     for secret in ("upstream-secret", "another"):
         assert secret not in told
+
+
+async def test_the_operators_api_takes_a_token_in_a_body_and_shows_none(tmp_path: Path) -> None:
+    async with house(tmp_path, stripe=False) as at:
+        good, bad = token_for(), token_for()[:-6] + "AAAAAA"
+        for secret, path, outcome in (
+            (good, "/mine", "forward"),
+            (good, "/pro/x", "402 tier_required"),
+            (bad, "/mine", "401 token_invalid"),
+            ("hunter2-hunter2", "/mine?x=hunter2-hunter2", "401 token_invalid"),
+        ):
+            told = await at.operate("POST", "/api/explain", json={"path": path, "token": secret})
+            by_header = await at.operate(
+                "POST", "/api/explain", json={"path": path, "headers": {"Authorization": f"Bearer {secret}"}}
+            )
+            assert told.status_code == 200, told.text
+            assert told.json()["outcome"] == outcome
+            assert by_header.json()["outcome"] == outcome
+            for part in parts_of(secret):
+                assert part not in told.text + by_header.text + str(at.log())
+        too_long = await at.operate("POST", "/api/explain", json={"path": "/mine", "token": "hunter2" * 10000})
+        both = await at.operate("POST", "/api/explain", json={"path": "/mine", "token": good, "customer": "alice"})
+        for refused in (too_long, both):
+            assert refused.status_code == 422
+            assert "hunter2" not in refused.text
+            assert good not in refused.text
