@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
@@ -104,13 +105,19 @@ def listener(app: Any, *, drain: float, protocol: Any) -> Listener:
     )
 
 
+def _is_at_a_terminal() -> bool:
+    return os.isatty(0)  # stdin, closed or not; of one that was hung up the kernel says no
+
+
 class Stop:
     """The process's one decision to stop: SIGTERM or SIGINT, once gracefully, twice at once.
 
-    SIGHUP is `on_hangup`'s; where there is none it is ignored, since it must not end what it is meant to renew.
+    SIGHUP is `on_hangup`'s; where there is none it is ignored, since it must not end what it is meant to renew. But when
+    the terminal that all was started at has gone, nobody is left to press Ctrl-C, and SIGHUP means what it always meant.
     """
 
     def __init__(self) -> None:
+        self._had_terminal = _is_at_a_terminal()
         self.on_hangup: Callable[[], None] | None = None
         self.requested = asyncio.Event()
         self.forced = asyncio.Event()
@@ -122,7 +129,9 @@ class Stop:
         self.requested.set()
 
     def _hang_up(self) -> None:
-        if self.on_hangup is not None:
+        if self._had_terminal and not _is_at_a_terminal():
+            self.request()
+        elif self.on_hangup is not None:
             self.on_hangup()
 
     @contextlib.contextmanager

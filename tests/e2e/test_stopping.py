@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
 from tests.support.recorder import running_recorder
-from tests.support.stack import bearer, eventually, running_gateway, running_simulator, write_config
+from tests.support.stack import Process, bearer, eventually, free_port, running_gateway, running_simulator, write_config
 
 if TYPE_CHECKING:
     import socket
@@ -41,6 +43,24 @@ def test_sigterm_lets_a_request_finish_and_ends_with_status_0(tmp_path: Path) ->
         assert gateway.running.wait() == 0
         assert "Traceback" not in gateway.running.said
         assert '"/public/slow"' in gateway.running.logged  # the last line of the access log was written
+
+
+def test_a_closed_terminal_ends_what_was_started_at_it_and_a_hangup_before_does_not(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    place = f"127.0.0.1:{free_port()}"
+    terminal, stdin = pty.openpty()
+    process = Process("simulator", "--listen", place, cwd=tmp_path, stdin=stdin)
+    os.close(stdin)
+    try:
+        process.until_answers(f"http://{place}/_sim/clock")
+        process.send(signal.SIGHUP)
+        process.until_answers(f"http://{place}/_sim/clock")
+        os.close(terminal)
+        process.send(signal.SIGHUP)
+        assert process.wait() == 0
+    finally:
+        if process.is_running:
+            process.kill()
 
 
 def test_a_second_sigterm_does_not_wait_for_what_is_under_way(tmp_path: Path) -> None:

@@ -130,7 +130,12 @@ class Process:
     """One serving command. Its standard output is the access log, its standard error what it says to people."""
 
     def __init__(
-        self, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, own_session: bool = False
+        self,
+        *arguments: str,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        own_session: bool = False,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         self._out = cwd / f"{arguments[0]}-{time.monotonic_ns()}.out"
         self._err = self._out.with_suffix(".err")
@@ -139,7 +144,7 @@ class Process:
                 [str(GATEWAY), *arguments],
                 cwd=cwd,
                 env=plain_environment() if env is None else dict(env),
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=out,
                 stderr=err,
                 start_new_session=own_session,
