@@ -23,7 +23,7 @@ from gateway.cli_rehearse import rehearse
 from gateway.cli_reload import add_reload_verb
 from gateway.cli_serve import add_serving_verbs
 from gateway.cli_stripe import add_stripe_verbs
-from gateway.console import COULD_NOT_START, PROBLEMS, USAGE, ConfigOption, fail, load_or_fail
+from gateway.console import COULD_NOT_START, PROBLEMS, USAGE, ConfigOption, fail, have_places_to_write, load_or_fail
 from gateway.loading import LoadedFile, Unreadable, load_file
 from gateway.version import VERSION
 from policies.diagnostics import Diagnostic, Severity, render
@@ -155,6 +155,11 @@ add_reload_verb(app)
 
 def main() -> None:
     """The console script. Ctrl-C while it is still loading is a wish to stop, not a fault."""
+    with have_places_to_write():
+        _main()
+
+
+def _main() -> None:
     if any(argument.encode("utf-8", "replace").decode() != argument for argument in sys.argv):
         sys.stderr.write("gateway: an argument is not valid UTF-8.\n")
         sys.exit(USAGE)

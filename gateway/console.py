@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,8 @@ PROBLEMS: Final = 1
 USAGE: Final = 2
 COULD_NOT_START: Final = 3
 
+_NOT_WRITTEN: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+
 ConfigOption: Final = typer.Option(
     "--config",
     "-c",
@@ -42,6 +45,26 @@ def fail(detail: str, code: int = COULD_NOT_START) -> NoReturn:
     """End with a sentence that says what, where and what to do."""
     sys.stderr.write(f"gateway: {detail}\n")
     raise typer.Exit(code)
+
+
+@contextmanager
+def have_places_to_write() -> Iterator[None]:
+    """Around a whole command: what was closed by who started it swallows what is written, and a full disk is a sentence."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # `>&-`
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _NOT_WRITTEN:
+            raise
+        # What is left in the buffer goes nowhere, or Python would try once more at its end, and say so in its own way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stderr.write(f"gateway: what it says can't be written: {error.strerror}.\n")
+        sys.exit(COULD_NOT_START)
 
 
 def load_or_fail(path: Path, code: int = COULD_NOT_START, *, quiet: bool = False) -> tuple[Config, RouteTable]:

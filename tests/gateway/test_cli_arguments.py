@@ -52,6 +52,29 @@ def _beside(directory: Path, verb: list[str]) -> subprocess.CompletedProcess[str
     return run(elsewhere, *verb, "--config", str(config))
 
 
+@pytest.mark.parametrize("verb", [["schema"], ["version"], ["--help"]])
+def test_a_full_disk_under_the_output_is_a_sentence(tmp_path: Path, verb: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [*GATEWAY, *verb],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert ended.returncode == 3
+    assert ended.stderr == "gateway: what it says can't be written: No space left on device.\n"
+
+
+def test_a_command_whose_output_is_closed_works_all_the_same(tmp_path: Path) -> None:
+    closed = ["sh", "-c", 'exec "$0" "$@" >&- 2>&-', *GATEWAY, "schema"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(closed, cwd=tmp_path, env=environ, check=False, timeout=60).returncode == 0
+
+
 def test_the_version_is_told_both_ways(tmp_path: Path) -> None:
     assert run(tmp_path, "--version").stdout == run(tmp_path, "version").stdout != ""
 
