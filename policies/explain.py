@@ -127,9 +127,12 @@ def _checks(rules: Rules, question: Question, caller: Caller, verdict: Verdict, 
 
 
 def _read(target: Target) -> str:
-    if not isinstance(target, LiteralTarget):
+    if isinstance(target, LiteralTarget):
+        others = listed(reading.path for reading in target.others)
+    elif target.ends_early:
+        others = listed(dict.fromkeys(reading.path for reading in target.ends_early))
+    else:
         return f"has one reading, {target.path}"
-    others = listed(reading.path for reading in target.others)
     return f"is taken as it was sent, {target.path}; an upstream might read {others}, and no less is asked than there"
 
 

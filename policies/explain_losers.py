@@ -53,8 +53,8 @@ def _why(config: Config, route: CompiledRoute, winner: CompiledRoute | None, que
         alone = _alone(config, route, question, target.as_sent)
         if isinstance(alone, Matched):
             return "it refuses such slashes (encoded_slash, double_slash)"
-        if isinstance(alone, NoRoute) and (why := _of_another_reading(config, route, question, target)):
-            return why
+    if isinstance(alone, NoRoute) and (why := _of_another_reading(config, route, question, target)):
+        return why
     if isinstance(alone, MethodNotAllowed):
         return f"it takes {listed(alone.allow)}, not {question.method}"
     if isinstance(alone, NoRoute | BadTarget):
@@ -64,9 +64,9 @@ def _why(config: Config, route: CompiledRoute, winner: CompiledRoute | None, que
     return _compared(config, route, winner, question, target)
 
 
-def _of_another_reading(config: Config, route: CompiledRoute, question: Question, target: LiteralTarget) -> str | None:
-    """Where an upstream that decodes or merges the slashes would have come to this route."""
-    for reading in target.others:
+def _of_another_reading(config: Config, route: CompiledRoute, question: Question, target: Target) -> str | None:
+    """Where an upstream that decodes or merges slashes, or ends the path at a decoded `?`, would have come to this route."""
+    for reading in target.others if isinstance(target, LiteralTarget) else target.ends_early:
         if isinstance(_alone(config, route, question, reading), Matched):
             return f"it is for {reading.path}, which an upstream may read; what it asks for is asked as well"
     return None

@@ -273,13 +273,14 @@ class RouteTable:
     def near(self, target: Target) -> tuple[CompiledRoute, ...]:
         """Every route, whatever its host and methods, whose pattern fits some reading of the target; for explanations."""
         found: dict[tuple[int, str], CompiledRoute] = {}
-        readings = (target, *target.others) if isinstance(target, LiteralTarget) else (target,)
+        others = target.others if isinstance(target, LiteralTarget) else target.ends_early
+        readings = (target, *others)
         trees = (*self.hosts.values(), self.any_host)
         for leaf in (leaf for reading in readings for tree in trees for leaf in _near(tree, reading)):
             own = (leaf.lenient,) if leaf.lenient is not None else ()
             for methods in (*own, *leaf.guards, *(spelling.methods for spelling in leaf.spellings)):
-                others = (methods.others,) if methods.others is not None else ()
-                found |= {matched.route.place: matched.route for matched in (*methods.named.values(), *others)}
+                unnamed = (methods.others,) if methods.others is not None else ()
+                found |= {matched.route.place: matched.route for matched in (*methods.named.values(), *unnamed)}
         return tuple(found[place] for place in sorted(found))
 
     def _guarded(

@@ -195,6 +195,18 @@ def test_a_less_specific_route_is_told_where_it_is_less_specific() -> None:
     }
 
 
+def test_a_path_whose_end_an_escape_hides_says_what_an_upstream_may_read_and_whose_that_is() -> None:
+    rules = rules_of(route("/{x}", tier="pro", spelling="exact"), route("/{x}/{y}"))
+    found = explain(rules, Question("GET", b"/a%3Fx/y"), Reason.TOKEN_MISSING, NOW)
+
+    assert found.verdict.outcome == "401 token_missing"
+    (path,) = [check.found for check in found.checks if check.what == "path"]
+    assert path == "is taken as it was sent, /a?x/y; an upstream might read /a, and no less is asked than there"
+    assert losers("/a%3Fx/y", rules=rules) == {
+        "/{x}": "it is for /a, which an upstream may read; what it asks for is asked as well"
+    }
+
+
 def test_a_route_for_other_methods_says_which() -> None:
     assert losers("/v1/export/x")["/v1/export/**"] == "it takes POST, not GET"
 
