@@ -12,7 +12,16 @@ import pytest
 
 from tests.support.rawbytes import WEBSOCKET_AGREED, websocket_offer
 from tests.support.recorder import Recorder
-from tests.support.stack import AUDIENCE, Gateway, Process, eventually, prepared_gateway, run_verb, token_for
+from tests.support.stack import (
+    AUDIENCE,
+    TOKEN_SECRET,
+    Gateway,
+    Process,
+    eventually,
+    prepared_gateway,
+    run_verb,
+    token_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,12 +154,17 @@ def test_tokens_that_were_verified_before_are_verified_again_by_what_the_issuer_
     for old, new in (
         (f"audience: {AUDIENCE}", "audience: somebody-elses"),
         ("audience: somebody-elses", f"audience: {AUDIENCE}, types: [at+jwt]"),
+        (", types: [at+jwt]", ", customer: org_id"),
+        (
+            f"customer: org_id, algorithms: [HS256], secret: {TOKEN_SECRET}",
+            f"algorithms: [HS256], secret: another-{TOKEN_SECRET}",
+        ),
     ):
         edit(old, new)
         assert gateway.operator_post("/api/reload", {}).status_code == 200
         answer = gateway.ask("/free/x", headers=token)
         assert (answer.status_code, answer.headers["x-gateway-reason"]) == (401, "token_invalid"), new
-    edit(", types: [at+jwt]", "")
+    edit("secret: another-", "secret: ")
     assert gateway.operator_post("/api/reload", {}).status_code == 200
     assert gateway.ask("/free/x", headers=token).status_code == 200
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -108,8 +110,45 @@ ALGORITHM_ATTACKS: dict[str, Callable[[], str]] = {
     "an all-zero ECDSA signature (psychic signature, CVE-2022-21449)": lambda: (
         f"{b64({'alg': 'ES256', 'kid': 'ec-1'})}.{b64(claims(iss=EC_ISSUER))}.{b64(bytes(64))}"
     ),
+    "ECDSA with r and s as the order of the curve (CVE-2022-21449)": lambda: (
+        f"{b64({'alg': 'ES256', 'kid': 'ec-1'})}.{b64(claims(iss=EC_ISSUER))}.{b64(P256_ORDER.to_bytes(32, 'big') * 2)}"
+    ),
+    "an ECDSA signature in DER": lambda: as_der(sign(claims(iss=EC_ISSUER), tokens.ec_key(), "ES256", kid="ec-1")),
+    "an ECDSA signature with a byte in front": lambda: longer(
+        sign(claims(iss=EC_ISSUER), tokens.ec_key(), "ES256", kid="ec-1")
+    ),
+    "an RSA signature with a byte in front": lambda: longer(sign(claims(), tokens.rsa_key(), "RS256")),
+    "HS256 with an empty secret (CVE-2019-20933)": lambda: forge_hmac(hs(), b""),
+    "HS256 with the RSA public key less its last line feed": lambda: forge_hmac(
+        claims(), tokens.public_pem(tokens.rsa_key()).strip().encode()
+    ),
+    "HS256 with the EC public key as the secret (CVE-2022-29217)": lambda: forge_hmac(
+        claims(iss=EC_ISSUER), tokens.public_pem(tokens.ec_key()).encode()
+    ),
+    "ES256K where ES256 is pinned": lambda: forge(
+        {"alg": "ES256K", "kid": "ec-1"}, claims(iss=EC_ISSUER), tokens.ec_key(), "ES256"
+    ),
     "an issuer's good key under another issuer's name": lambda: sign(claims(iss=HS_ISSUER), tokens.rsa_key(), "RS256"),
 }
+
+
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+def signature_of(token: str) -> tuple[str, bytes]:
+    start, _, last = token.rpartition(".")
+    return start, base64.urlsafe_b64decode(last + "==")
+
+
+def as_der(token: str) -> str:
+    start, signature = signature_of(token)
+    r, s = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:]))
+    return f"{start}.{b64(encode_dss_signature(r, s))}"
+
+
+def longer(token: str) -> str:
+    start, signature = signature_of(token)
+    return f"{start}.{b64(bytes(1) + signature)}"
 
 
 def forge_hmac(payload: dict[str, Any], secret: bytes) -> str:
