@@ -266,6 +266,8 @@ class GatewayProtocol(CallerConnection):
         cycle = self._newest
         if self._upgrade_offered or cycle is None:
             return
+        if self._announces_body and not self.parser.should_keep_alive():
+            cycle.keep_alive = False  # it stood in the trailers, which the parser obeys: it swallows whatever follows
         self._last_request = not cycle.keep_alive
         cycle.body_complete()
         if self._active is None and not (self._announces_body or cycle.response_complete):

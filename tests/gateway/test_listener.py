@@ -257,6 +257,17 @@ async def test_bytes_behind_connection_close_are_not_a_request() -> None:
     assert [scope["path"] for scope in app.scopes] == ["/1"]
 
 
+async def test_connection_close_in_trailers_ends_the_connection_with_the_answer() -> None:
+    """The parser swallows what comes behind it without a word, so that whoever went on there would wait for ever."""
+    app = Recorder()
+    async with listening(app) as address, await RawClient.connect(address) as client:
+        head = b"POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        answer = await client.ask(head + b"0\r\nConnection: close\r\n\r\n")
+        assert (answer.status, answer.one("connection")) == (200, "close")
+        assert await client.rest() == b""
+    assert len(app.scopes) == 1
+
+
 @pytest.mark.parametrize("start", [b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", b"POST / HTTP/1.0\r\n"])
 async def test_an_upgrade_offered_on_a_connection_that_closes_is_answered_all_the_same(start: bytes) -> None:
     app = Recorder()
