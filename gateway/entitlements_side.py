@@ -76,8 +76,7 @@ async def open_entitlements(
         waiting = await ledger.changes.unpublished(MOST_UNPUBLISHED, _ANY_TIME)
         unpublished = [(change.customer, change.version) for change in waiting]
         # Redis may have lost what it was given: an entry from before such a change can still live there.
-        told = await ledger.changes.published(cache.max_entries, now() - cache.max_ttl)
-        published = [(change.customer, change.version) for change in told]
+        published = await ledger.changes.published(min(cache.max_entries, MOST_UNPUBLISHED), now() - cache.max_ttl)
 
     async def read_facts(customer: str) -> CustomerFacts:
         return await ledger.customers.read_facts(pair, customer, now())

@@ -82,17 +82,17 @@ class Changes:
         async with self._database.read() as connection:
             return [Change(*row) for row in await connection.execute(waiting)]
 
-    async def published(self, limit: int, since: float) -> list[Change]:
-        """Customers with changes made at or after `since` that caches were told of, the latest of them last."""
+    async def published(self, limit: int, since: float) -> list[tuple[str, int]]:
+        """Customers with the versions that caches were told of at or after `since`: the latest so many, in order."""
+        # No more rows than that are read, however many there are: a start waits for this.
         told = (
-            select(changes.c.customer, func.max(changes.c.version), func.min(changes.c.at))
-            .where(changes.c.published_at.is_not(None), changes.c.at >= int(since))
-            .group_by(changes.c.customer)
-            .order_by(func.max(changes.c.id).desc())
+            select(changes.c.customer, changes.c.version)
+            .where(changes.c.published_at >= int(since))
+            .order_by(changes.c.published_at.desc(), changes.c.id.desc())
             .limit(limit)
         )
         async with self._database.read() as connection:
-            return [Change(*row) for row in await connection.execute(told)][::-1]
+            return [(row.customer, row.version) for row in await connection.execute(told)][::-1]
 
     async def mark_published(self, customer: str, version: int, now: float) -> None:
         """Caches now hold `version` of this customer, or newer."""

@@ -114,17 +114,19 @@ async def test_marking_an_older_version_published_leaves_the_newer_one_waiting(d
     assert await changes.unpublished(10, NOW + 2) == [Change("bob", second.version or 0, NOW + 1)]
 
 
-async def test_the_latest_version_that_caches_were_told_of_is_known_of_each(database: Database) -> None:
+async def test_the_latest_that_caches_were_told_is_known_in_order(database: Database) -> None:
     customers, changes = Customers(database), Changes(database)
-    await customers.grant("old", "pro", None, "", "ann", NOW - 3601)
-    await customers.grant("bob", "pro", None, "", "ann", NOW - 10)
+    old = await customers.grant("old", "pro", None, "", "ann", NOW - 3601)
+    await changes.mark_published("old", old, NOW - 3601)
+    first = await customers.grant("bob", "pro", None, "", "ann", NOW - 10)
+    await changes.mark_published("bob", first, NOW - 9)
+    eve = await customers.grant("eve", "pro", None, "", "ann", NOW - 8)
+    await changes.mark_published("eve", eve, NOW - 7)
     second = await customers.block("bob", "", "ann", NOW - 5)
-    eve = await customers.grant("eve", "pro", None, "", "ann", NOW - 4)
-    waits = await customers.grant("waits", "pro", None, "", "ann", NOW - 3)
-    for customer in ("old", "bob", "eve"):
-        await changes.mark_published(customer, waits, NOW)
-    assert await changes.published(10, NOW - 3600) == [Change("bob", second, NOW - 10), Change("eve", eve, NOW - 4)]
-    assert await changes.published(1, NOW - 3600) == [Change("eve", eve, NOW - 4)]
+    await changes.mark_published("bob", second, NOW - 4)
+    await customers.grant("waits", "pro", None, "", "ann", NOW - 3)
+    assert await changes.published(10, NOW - 3600) == [("bob", first), ("eve", eve), ("bob", second)]
+    assert await changes.published(2, NOW - 3600) == [("eve", eve), ("bob", second)]
     assert await changes.published(10, NOW) == []
 
 
