@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 BASE: Final = "http://stripe.test"
 HOUR, DAY = 3600, 86_400
+_PATIENCE_SECONDS: Final = 60.0
 BEGINNING: Final = 1_800_000_000.0
 
 
@@ -292,6 +294,14 @@ def in_a_hurry() -> Iterator[None]:
         stripe_client.FIRST_PAUSE_SECONDS, protocol._encode = pause, encode  # type: ignore[misc]
 
 
+def _unhurried(database: Database) -> None:
+    """A machine that is busy is not a ledger that is down: what waiting ends in has tests of its own."""
+    database.read = partial(database.read, _PATIENCE_SECONDS)  # type: ignore[method-assign]
+    database.write = partial(database.write, _PATIENCE_SECONDS)  # type: ignore[method-assign]
+    # Nobody cuts its connections: one round trip less for each use.
+    database._base.sync_engine.pool._pre_ping = False
+
+
 @asynccontextmanager
 async def opened_house(url: str, terms: Terms, ids: random.Random | None = None) -> AsyncIterator[House]:
     """A house over a migrated ledger. Stripe's ids come from `ids`, so that a seed makes the same world again."""
@@ -324,8 +334,7 @@ async def opened_house(url: str, terms: Terms, ids: random.Random | None = None)
     if not isinstance(database, Database):
         raise BrokenPromiseError(f"the temporary ledger can't be opened: {database.detail}")
     try:
-        # Nobody cuts its connections: one round trip less for each use.
-        database._base.sync_engine.pool._pre_ping = False
+        _unhurried(database)
         with in_a_hurry():
             pair = await find_pair(gateway, Meta(database))
             if not isinstance(pair, Pair):

@@ -159,9 +159,8 @@ class World:
         before = house.sync, house.verify
         house._wire_up()  # a second process over the same ledger
         await house.catalog.load()
-        if self.chance.random() < 0.5:
-            owner = next((one for one, payers in self.lives.payers.items() if about in payers), name)
-            await self.lives.step(owner)
+        if dies := self.chance.random() < 0.5:
+            await self._something_changes(about, name)
             await self.post.to_a_dying_process([about])
         else:
             await self.lives.step(name)
@@ -170,6 +169,18 @@ class World:
         await stalled
         for component in before:
             await component.aclose()
+        if dies and self.chance.random() < 0.3:
+            await self._reconcile()
+
+    async def _something_changes(self, payer: str, name: str) -> None:
+        """For this payer, if a few steps of whose it is can do that."""
+        states = self.house.chronicle.states
+        owner = next((one for one, payers in self.lives.payers.items() if payer in payers), name)
+        known = len(states.get(payer, ()))
+        for _ in range(3):
+            await self.lives.step(owner)
+            if len(states.get(payer, ())) > known:
+                return
 
     def _pass_time(self, seconds: float) -> None:
         self.house.advance(seconds)

@@ -1,4 +1,4 @@
-"""Convergence and safety on PostgreSQL: 60 of the suite's 300 random lives; `make campaign` runs 20,000 (docs/campaign.md)."""
+"""Convergence and safety on PostgreSQL: 80 of the suite's 300 random lives; `make campaign` runs 20,000 (docs/campaign.md)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from admin.rehearsal.worlds import LIVES_A_WORLD, ROUNDS
 from tests.campaign.run import one_world
 
 pytestmark = pytest.mark.postgres
-SEEDS = range(100, 106)
+SEEDS = range(100, 108)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,4 +1,4 @@
-"""Convergence and safety on SQLite: 160 of the suite's 300 random lives; `make campaign` runs 20,000 (docs/campaign.md)."""
+"""Convergence and safety on SQLite: 200 of the suite's 300 random lives; `make campaign` runs 20,000 (docs/campaign.md)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from admin.rehearsal.worlds import LIVES_A_WORLD, ROUNDS
 from tests.campaign.run import one_world
 
-SEEDS = range(16)
+SEEDS = range(20)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
