@@ -499,10 +499,10 @@ async def test_a_caller_who_pipelines_without_end_is_held_back_and_his_leaving_i
         client = await RawClient.connect(address)
         request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
         await client.send(request * 1000)
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), 20)
         await asyncio.sleep(0.05)
         client.reset()
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 20)
     assert count == 1
 
 

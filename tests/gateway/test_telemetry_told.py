@@ -242,7 +242,7 @@ async def test_a_caller_who_leaves_is_499_and_never_the_upstreams_fault(tmp_path
             line = await one.logged(f"left{path[5:].replace('/', '-')}")
             assert (line["status"], line["reason"], line["note"]) == (499, "forwarded", "the caller left")
             visit = one.last()
-            await asyncio.wait_for(visit.closed.wait(), 5)
+            await asyncio.wait_for(visit.closed.wait(), 20)
         assert await one.count(status="499") == 2
         assert await one.count(status="502") == 0
 

@@ -252,7 +252,7 @@ async def test_a_chunked_body_that_grows_too_large_never_looks_whole_to_the_upst
     async with house(tmp_path, stripe=False, routes=BOUNDED) as at:
         answer = await at.post("/small/x", content=pieces())
         refused(answer, Reason.BODY_TOO_LARGE)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             for visit in at.upstream.visits:
                 await visit.closed.wait()
                 body = visit.received.partition(b"\r\n\r\n")[2]  # the head may end in a 0, too: the request's id

@@ -34,7 +34,7 @@ from tests.support.redis_server import RedisServer
 pytestmark = pytest.mark.redis
 LIFETIMES = Lifetimes(max_ttl=3600, max_stale=1800, negative_ttl=5)
 START = 1_800_000_000.0
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")

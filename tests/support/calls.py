@@ -53,12 +53,12 @@ class Call:
 
     async def answer(self) -> tuple[int | None, bytes]:
         """Status and body, of a caller who was served."""
-        outcome = await asyncio.wait_for(self.outcome, 10)
+        outcome = await asyncio.wait_for(self.outcome, 30)
         assert isinstance(outcome, Forwarded), outcome
         return self.status, self.body
 
     async def end(self) -> Outcome:
-        return await asyncio.wait_for(self.outcome, 10)
+        return await asyncio.wait_for(self.outcome, 30)
 
     def _tell_me(self, callback: Callable[[], None] | None) -> None:
         self._on_departure = callback

@@ -42,7 +42,7 @@ async def script(peer: ServerConnection) -> None:
 
 
 async def eventually(seen: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not seen():  # noqa: ASYNC110 -- of other parties' state, which sets no event
             await asyncio.sleep(0.02)
 

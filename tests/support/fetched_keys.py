@@ -47,7 +47,7 @@ async def running(entry: Issuer, clock: Clock, bounds: Bounds | None = None) -> 
 
 
 async def until(happened: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not happened():  # noqa: ASYNC110 - what is waited for is state of the subject, which has no event
             await asyncio.sleep(0.005)
 

@@ -160,7 +160,7 @@ class House:
 
     async def until(self, status: int, path: str, token: str | None = None, **options: Any) -> httpx.Response:
         """Ask again and again until the answer has this status: what a commit changed is in force within a second."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 answer = await self.get(path, token, **options)
                 if answer.status_code == status:
@@ -174,7 +174,7 @@ class House:
 
     async def logged(self, request_id: str) -> dict[str, Any]:
         """The line of one request, which is written at its very end."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 for line in self.log():
                     if line["request_id"] == request_id:

@@ -53,12 +53,12 @@ class Stream:
 
     async def request(self) -> bytes:
         """The whole body."""
-        await asyncio.wait_for(self.whole.wait(), 10)
+        await asyncio.wait_for(self.whole.wait(), 30)
         return self.body
 
     async def body_of(self, length: int) -> bytes:
         """As soon as so much of the body has come."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.body) < length:
                 self.news.clear()
                 await self.news.wait()
@@ -227,7 +227,7 @@ class Http2Upstream:
 
     async def stream(self, number: int = 0) -> Stream:
         """The stream of this number, once it is there."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.streams) <= number:
                 self._news.clear()
                 await self._news.wait()

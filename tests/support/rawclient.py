@@ -127,4 +127,4 @@ class RawClient:
 
     @staticmethod
     async def _within(awaitable: Awaitable[T]) -> T:
-        return await asyncio.wait_for(awaitable, 10)
+        return await asyncio.wait_for(awaitable, 30)

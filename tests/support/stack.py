@@ -93,7 +93,7 @@ def free_port() -> int:
     raise RuntimeError("there is no free port")
 
 
-def eventually(seen: Callable[[], T], *, within: float = 15.0, told: Callable[[], str] = lambda: "") -> T:
+def eventually(seen: Callable[[], T], *, within: float = 30.0, told: Callable[[], str] = lambda: "") -> T:
     """The first truthy value of `seen`; an assertion error with what it saw last when none came in time."""
     deadline = time.monotonic() + within
     while True:
@@ -242,7 +242,7 @@ class Gateway:
     def status(self, path: str, customer: str | None = None) -> int:
         return self.ask(path, customer).status_code
 
-    def until(self, path: str, customer: str | None, status: int, *, within: float = 15.0) -> httpx.Response:
+    def until(self, path: str, customer: str | None, status: int, *, within: float = 30.0) -> httpx.Response:
         """The first answer with this status."""
         seen: list[httpx.Response] = []
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+PATIENCE_SECONDS = 60.0
+"""To look at every table takes a busy machine longer than a request may wait."""
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
@@ -53,13 +57,13 @@ def layout(connection: Connection) -> dict[str, object]:
 async def test_a_migrated_ledger_is_what_the_tables_say(empty_url: str) -> None:
     assert isinstance(await upgrade(empty_url), Upgraded)
     database = await opened(empty_url)
-    async with database.read() as connection:
+    async with database.read(PATIENCE_SECONDS) as connection:
         assert await connection.run_sync(differences) == []
         migrated = await connection.run_sync(layout)
-    async with database.write() as connection:
+    async with database.write(PATIENCE_SECONDS) as connection:
         await connection.run_sync(metadata.drop_all)
         await connection.run_sync(metadata.create_all)
-    async with database.read() as connection:
+    async with database.read(PATIENCE_SECONDS) as connection:
         assert await connection.run_sync(layout) == migrated
     await database.dispose()
 

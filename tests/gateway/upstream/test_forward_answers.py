@@ -171,7 +171,7 @@ async def test_an_answer_that_http_does_not_allow_is_a_502_and_ends_the_upstream
         async with listening(app) as address, await RawClient.connect(address) as client:
             answer = await client.ask(GET)
             assert (answer.status, answer.one("x-gateway-reason")) == (502, "upstream_protocol_error")
-            await asyncio.wait_for(upstream.visits[0].closed.wait(), 5)
+            await asyncio.wait_for(upstream.visits[0].closed.wait(), 20)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ async def test_an_upstream_that_never_answers_is_a_504() -> None:
         async with listening(app) as address, await RawClient.connect(address) as client:
             answer = await client.ask(GET)
             assert (answer.status, answer.one("x-gateway-reason")) == (504, "upstream_timeout")
-            await asyncio.wait_for(upstream.visits[0].closed.wait(), 5)
+            await asyncio.wait_for(upstream.visits[0].closed.wait(), 20)
 
 
 async def test_informational_answers_do_not_stretch_the_time_to_answer() -> None:

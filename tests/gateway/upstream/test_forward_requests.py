@@ -338,10 +338,10 @@ async def test_a_caller_who_dies_within_his_body_leaves_an_incomplete_message_up
         async with listening(app) as address:
             client = await RawClient.connect(address)
             await client.send(b"POST /x HTTP/1.1\r\nHost: gw\r\n" + framing)
-            await asyncio.wait_for(got_half.wait(), 5)
+            await asyncio.wait_for(got_half.wait(), 20)
             client.reset()
             visit = await upstream.visit()
-            await asyncio.wait_for(visit.closed.wait(), 5)
+            await asyncio.wait_for(visit.closed.wait(), 20)
             assert visit.body in {b"half", b"4\r\nhalf\r\n"}
             assert isinstance(await app.outcome(), CallerLeft)
 
@@ -358,7 +358,7 @@ async def test_a_caller_who_leaves_ends_the_upstream_connection_at_once(said: by
             if said:
                 await client.reader.readuntil(b"first")
             await client.close()
-            await asyncio.wait_for(visit.closed.wait(), 5)
+            await asyncio.wait_for(visit.closed.wait(), 20)
             outcome = await app.outcome()
     assert isinstance(outcome, CallerLeft)
     assert (outcome.answer_status, outcome.status) == (200 if said else None, 499)
@@ -481,7 +481,7 @@ async def test_a_caller_who_reads_nothing_holds_the_upstream_back() -> None:
                 await asyncio.sleep(0.3)
             assert pushed < 32_000_000
             client.reset()
-            await asyncio.wait_for(upstream.visits[0].closed.wait(), 5)
+            await asyncio.wait_for(upstream.visits[0].closed.wait(), 20)
 
 
 async def test_an_upstream_that_reads_nothing_holds_the_caller_back_and_is_given_up_in_time() -> None:
@@ -524,7 +524,7 @@ async def test_a_request_that_the_server_gives_up_leaves_no_upstream_connection_
 
         async with listening(abandoning) as address, await RawClient.connect(address) as client:
             assert (await client.ask(GET)).status in {200, 503}
-            await asyncio.wait_for((await upstream.visit()).closed.wait(), 5)
+            await asyncio.wait_for((await upstream.visit()).closed.wait(), 20)
 
 
 async def test_what_receive_raises_is_not_taken_for_the_upstreams_failure() -> None:
@@ -540,7 +540,7 @@ async def test_what_receive_raises_is_not_taken_for_the_upstreams_failure() -> N
         with pytest.raises(LookupError, match="a defect of the server"):
             await upstreams.forward("api", scope=scope, headers=[(b"content-length", b"4")], receive=receive, send=send)
         visit = await upstream.visit()
-        await asyncio.wait_for(visit.closed.wait(), 5)
+        await asyncio.wait_for(visit.closed.wait(), 20)
         assert visit.received.startswith(b"POST /x?a=b HTTP/1.1\r\n") or visit.received == b""
 
 

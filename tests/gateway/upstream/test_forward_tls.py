@@ -70,7 +70,7 @@ async def test_a_handshake_that_never_ends_is_a_504(authority: Authority) -> Non
         async with listening(app) as address, await RawClient.connect(address) as client:
             answer = await client.ask(GET)
             assert (answer.status, answer.one("x-gateway-reason")) == (504, "upstream_timeout")
-            await asyncio.wait_for((await silent.visit()).closed.wait(), 5)
+            await asyncio.wait_for((await silent.visit()).closed.wait(), 20)
 
 
 @pytest.mark.parametrize("size", [200_000, 5_000_000])
@@ -123,7 +123,7 @@ async def test_a_kept_tls_connection_is_used_again_and_one_with_bytes_behind_the
             assert await asked(upstreams) == (200, b"ok")
         assert [visit.connection for visit in upstream.visits] == [1] * 5 + [2]
         await upstreams.aclose()
-        await asyncio.wait_for(upstream.visits[0].closed.wait(), 5)
+        await asyncio.wait_for(upstream.visits[0].closed.wait(), 20)
 
 
 @pytest.mark.parametrize("shows", [True, False])

@@ -324,7 +324,7 @@ async def test_an_answer_that_comes_before_the_body_has_ended_gets_through_and_t
         call = Call(upstreams, method="POST", headers=[(b"content-length", b"10")], pieces=[b"hello", None])
         assert await call.answer() == (413, b"too much")
         stream = await upstream.stream()
-        await asyncio.wait_for(stream.over.wait(), 5)
+        await asyncio.wait_for(stream.over.wait(), 20)
         assert not stream.whole.is_set()
         await upstreams.aclose()
 
@@ -372,7 +372,7 @@ async def test_each_event_of_a_stream_arrives_before_the_next_is_sent() -> None:
         stream.say_head(200, ("content-type", "text/event-stream"))
         for number in range(3):
             await stream.say(b"data: %d\n\n" % number)
-            await asyncio.wait_for(taken.wait(), 5)
+            await asyncio.wait_for(taken.wait(), 20)
             taken.clear()
         await stream.say(b"", end=True)
 

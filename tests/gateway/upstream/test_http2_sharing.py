@@ -48,7 +48,7 @@ async def test_requests_share_one_connection_however_many_come_at_once() -> None
         assert upstream.connections == 1
         assert sorted(stream.one(":path") for stream in upstream.streams[:50]) == sorted(f"/{n}" for n in range(50))
         await upstreams.aclose()
-        await asyncio.wait_for(upstream.peers[0].told_goodbye.wait(), 5)
+        await asyncio.wait_for(upstream.peers[0].told_goodbye.wait(), 20)
 
 
 async def test_where_the_upstream_allows_few_streams_more_connections_are_opened() -> None:
@@ -104,7 +104,7 @@ async def test_a_caller_who_dies_within_his_body_leaves_an_incomplete_message_up
         await stream.body_of(4)
         call.leave()
         assert isinstance(await call.end(), CallerLeft)
-        await asyncio.wait_for(stream.over.wait(), 5)
+        await asyncio.wait_for(stream.over.wait(), 20)
         assert (stream.reset_with, stream.whole.is_set()) == (ErrorCodes.CANCEL, False)
         stream.whole.set()
         await upstreams.aclose()
@@ -119,7 +119,7 @@ async def test_a_request_that_is_cancelled_cancels_its_stream() -> None:
         call = Call(upstreams)
         stream = await upstream.stream()
         call.outcome.cancel()
-        await asyncio.wait_for(stream.over.wait(), 5)
+        await asyncio.wait_for(stream.over.wait(), 20)
         assert stream.reset_with == ErrorCodes.CANCEL
         await until(lambda: pool_of(upstreams).pending == 0)
         await upstreams.aclose()
@@ -163,7 +163,7 @@ async def test_callers_who_read_nothing_hold_the_upstream_back_and_not_their_nei
         upstreams = to(upstream)
         slow = [Call(upstreams) for _ in range(20)]
         for call in slow:
-            await asyncio.wait_for(call.started.wait(), 5)
+            await asyncio.wait_for(call.started.wait(), 20)
             call.may_take.clear()
         stopped.set()
         _, body = await asked(upstreams, b"/neighbour")
@@ -265,7 +265,7 @@ async def test_when_an_upstream_announces_its_end_what_is_under_way_is_answered_
             await upstream.stream(1)
             stream.peer.goaway(last=stream.identity)
             stream.peer.flush()
-            await asyncio.wait_for(other.started.wait(), 5)
+            await asyncio.wait_for(other.started.wait(), 20)
             await stream.say(b"rst", end=True)
         return None
 
@@ -278,7 +278,7 @@ async def test_when_an_upstream_announces_its_end_what_is_under_way_is_answered_
         assert await under_way.answer() == (200, b"first")
         assert await asked(upstreams) == (200, b"second")
         assert upstream.connections == 2
-        await asyncio.wait_for(upstream.peers[0].closed.wait(), 5)
+        await asyncio.wait_for(upstream.peers[0].closed.wait(), 20)
         await upstreams.aclose()
 
 
@@ -417,7 +417,7 @@ async def test_an_unused_connection_is_kept_for_a_while_and_then_given_up() -> N
         upstreams = to(upstream, keepalive=0.2)
         assert await asked(upstreams) == (200, b"ok")
         assert pool_of(upstreams).idle == 1
-        await asyncio.wait_for(upstream.peers[0].told_goodbye.wait(), 5)
+        await asyncio.wait_for(upstream.peers[0].told_goodbye.wait(), 20)
         assert pool_of(upstreams).idle == 0
         assert await asked(upstreams) == (200, b"ok")
         assert upstream.connections == 2
@@ -429,7 +429,7 @@ async def test_without_keepalive_a_connection_ends_with_its_last_stream() -> Non
         upstreams = to(upstream, keepalive=0.0)
         for number in range(2):
             assert await asked(upstreams) == (200, b"ok")
-            await asyncio.wait_for(upstream.peers[number].told_goodbye.wait(), 5)
+            await asyncio.wait_for(upstream.peers[number].told_goodbye.wait(), 20)
         await upstreams.aclose()
 
 
@@ -448,7 +448,7 @@ async def test_closing_lets_what_is_under_way_finish() -> None:
         await upstreams.aclose()
         may_end.set()
         assert await call.answer() == (200, b"ok")
-        await asyncio.wait_for(upstream.peers[0].told_goodbye.wait(), 5)
+        await asyncio.wait_for(upstream.peers[0].told_goodbye.wait(), 20)
 
 
 async def test_a_caller_who_leaves_while_a_connection_is_opened_leaves_it_to_the_others() -> None:
@@ -474,7 +474,7 @@ async def test_when_all_have_left_a_connection_is_opened_for_nobody() -> None:
             call.leave()
         for call in calls:
             assert isinstance(await call.end(), CallerLeft)
-        await asyncio.wait_for(visit.closed.wait(), 5)
+        await asyncio.wait_for(visit.closed.wait(), 20)
         assert (pool_of(upstreams).pending, pool_of(upstreams)._dialling) == (0, None)
         await upstreams.aclose()
 

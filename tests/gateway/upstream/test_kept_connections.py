@@ -115,7 +115,7 @@ async def test_a_connection_whose_end_is_near_or_in_doubt_is_closed_and_not_used
     async with to(script) as (upstreams, upstream):
         for number in range(3):
             assert await asked(upstreams) == (200, b"ok")
-            await asyncio.wait_for(upstream.visits[number].closed.wait(), 5)
+            await asyncio.wait_for(upstream.visits[number].closed.wait(), 20)
         assert [visit.connection for visit in upstream.visits] == [1, 2, 3]
         assert (idle(upstreams), pending(upstreams)) == (0, 0)
 
@@ -159,7 +159,7 @@ async def test_what_arrives_on_a_connection_at_rest_closes_it(late: bytes) -> No
         assert idle(upstreams) == 1
         now.set()
         await until(lambda: idle(upstreams) == 0)
-        await asyncio.wait_for(upstream.visits[0].closed.wait(), 5)
+        await asyncio.wait_for(upstream.visits[0].closed.wait(), 20)
         assert await asked(upstreams) == (200, b"ok")
         assert upstream.connections == 2
 
@@ -398,7 +398,7 @@ async def test_a_body_that_contradicts_its_length_never_reaches_into_the_next_re
         call = Call(upstreams, method="POST", headers=[(b"content-length", b"5")], pieces=pieces)
         with pytest.raises(RuntimeError, match="Content-Length"):
             await call.end()
-        await asyncio.wait_for(upstream.visits[0].closed.wait(), 5)
+        await asyncio.wait_for(upstream.visits[0].closed.wait(), 20)
         assert await asked(upstreams) == (200, b"ok")
         assert len(upstream.visits[0].body) < 5
         assert (idle(upstreams), pending(upstreams)) == (1, 0)
@@ -430,7 +430,7 @@ async def test_a_caller_who_leaves_takes_the_connection_with_him_and_not_the_pla
             await call.started.wait()
         call.leave()
         assert isinstance(await call.end(), CallerLeft)
-        await asyncio.wait_for(upstream.visits[0].closed.wait(), 5)
+        await asyncio.wait_for(upstream.visits[0].closed.wait(), 20)
         assert (idle(upstreams), pending(upstreams)) == (0, 0)
         assert upstreams.state("api").targets[0].admitted
 
@@ -483,7 +483,7 @@ async def test_an_answer_that_breaks_ends_the_connection() -> None:
     async with to(saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")) as (upstreams, upstream):
         outcome = await Call(upstreams).end()
         assert isinstance(outcome, AnswerBroken | UpstreamFailure)
-        await asyncio.wait_for(upstream.visits[0].closed.wait(), 5)
+        await asyncio.wait_for(upstream.visits[0].closed.wait(), 20)
         assert (idle(upstreams), pending(upstreams)) == (0, 0)
 
 
