@@ -36,6 +36,10 @@ def list_keys(customer: str, config: Config = _DEFAULT) -> None:
     """List a customer's keys, the youngest first, ended ones too."""
 
     async def work(session: LedgerSession) -> None:
+        found = await session.keys.keys_of(customer)
+        if not found:
+            typer.echo(f"{customer} has no API key.", err=True)
+            return
         show_table(
             ("KEY", "NAME", "STATUS", "CREATED", "EXPIRES", "LAST USED", "SCOPES"),
             [
@@ -48,7 +52,7 @@ def list_keys(customer: str, config: Config = _DEFAULT) -> None:
                     _time(key.last_used_at),
                     "-" if key.scopes is None else " ".join(key.scopes),
                 )
-                for key in await session.keys.keys_of(customer)
+                for key in found
             ],
         )
 

@@ -91,6 +91,11 @@ def test_what_is_wrong_is_a_sentence_on_stderr(
     assert says in done.stderr
 
 
+def test_a_customer_without_keys_is_an_empty_list_and_a_sentence(tmp_path: Path) -> None:
+    listed = run(tmp_path, "list", "zed")
+    assert (listed.exit_code, listed.stdout, listed.stderr) == (0, "", "zed has no API key.\n")
+
+
 def test_where_keys_are_off_none_is_made_and_those_there_are_can_be_ended(tmp_path: Path) -> None:
     key = run(tmp_path, "create", "dora").stdout.strip()
     refused = run(tmp_path, "create", "dora", enabled=False)
