@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from admin.stripe.client import SIMULATOR_KEY_PREFIX
 from gateway.cli import app
 from policies.json_schema import json_schema
 from tests.support.ledgers import fresh_sqlite
+from tests.support.simulator import running_simulator
 from tests.support.tokens import SECRET, sign
 
 if TYPE_CHECKING:
@@ -302,3 +304,17 @@ def test_a_verb_whose_simulator_does_not_answer_says_whose_time_it_is_then(tmp_p
 
     assert granted.exit_code == 0, granted.stderr
     assert "No Stripe simulator answers at http://127.0.0.1:9, so 'now' is this machine's time" in granted.stderr
+
+
+def test_explain_asks_about_everybody_at_the_simulators_time(tmp_path: Path) -> None:
+    with running_simulator() as simulator:
+        simulator.http.post(f"{simulator.base}/_sim/clock/advance", json={"days": 100}).raise_for_status()
+        billing = f'billing: {{stripe: {{secret_key: {SIMULATOR_KEY_PREFIX}x, api_base: "{simulator.base}"}}}}'
+        config = written(tmp_path, more=billing)
+        asked = [
+            explained(config, "GET", "/v1/reports/7", *words)["at"]
+            for words in (("--tier", "pro"), ("--customer", "alice"), ())
+        ]
+
+    now = time.time()
+    assert all(at > now + 90 * 86_400 for at in asked), [at - now for at in asked]
