@@ -54,9 +54,20 @@ def problems(schema: dict[str, Any], value: Any, whole: dict[str, Any], where: s
     return found
 
 
+class _Core(yaml.SafeLoader):
+    """YAML 1.2, as editors read it: `on` is a word and a date is text."""
+
+
+_Core.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Core.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+
+
 def judged(text: str) -> list[str]:
     schema = json_schema()
-    return problems(schema, yaml.safe_load(text), schema)
+    return problems(schema, yaml.load(text, _Core), schema)
 
 
 def test_the_example_fits_the_json_schema() -> None:

@@ -382,7 +382,8 @@ def test_problems_found_later_can_be_put_at_their_line() -> None:
 
 def test_the_demo_secret_is_accepted_where_nobody_else_can_come() -> None:
     issuer = (
-        f"auth:\n  issuers:\n    - {{issuer: demo, audience: demo, algorithms: [HS256], secret: {DEMO_TOKEN_SECRET}}}\n"
+        "auth:\n  issuers:\n    - {issuer: 'https://demo.example/', audience: demo, algorithms: [HS256], "
+        f"secret: {DEMO_TOKEN_SECRET}}}\n"
     )
     assert codes(MINIMAL + issuer) == ["demo-secret"]
     assert codes(MINIMAL + issuer + "server: {listen: '127.0.0.1:8080'}\n") == []
