@@ -6,6 +6,7 @@ hundred thousand customers takes hours and bothers nobody. It may be stopped at 
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -61,8 +62,12 @@ def sync(
         done = 0 if anew else await session.left_off()
         if done:
             sys.stderr.write(f"gateway: going on after the first {done}; --anew begins again.\n")
-        with bar_on_stderr("Fetching") as move:
-            sweep = await session.sync_everybody(lambda at: move(at.done, at.total), anew=anew)
+        try:
+            with bar_on_stderr("Fetching") as move:
+                sweep = await session.sync_everybody(lambda at: move(at.done, at.total), anew=anew)
+        except asyncio.CancelledError:  # Ctrl-C
+            sys.stderr.write("gateway: stopped; run it again to go on from there.\n")
+            raise
         _tell(sweep)
 
     _on_stripe(config, work)
@@ -149,7 +154,9 @@ def _tell(sweep: Sweep) -> None:
             f"stopped after {sweep.done} of {sweep.total}: {sweep.stopped_by}. Run it again to go on from there.",
             COULD_NOT_START,
         )
-    typer.echo(f"{sweep.done} Stripe customers fetched, {sweep.repaired} of them were not as Stripe has them.")
+    typer.echo(
+        f"{sweep.done - sweep.failed} Stripe customers fetched, {sweep.repaired} of them were not as Stripe has them."
+    )
     if sweep.failed:
         sys.stderr.writelines(f"  {failure}\n" for failure in sweep.failures)
         fail(f"{sweep.failed} could not be fetched; run it again, or `gateway sync` each.", PROBLEMS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -180,6 +182,44 @@ def test_sync_all_repairs_what_no_webhook_told(desk: Desk) -> None:
     assert synced.exit_code == 0, synced.output
     assert synced.stdout == "3 Stripe customers fetched, 1 of them were not as Stripe has them.\n"
     assert '"tier": "free"' in desk.run("customers", desk.links()[gone]).stdout
+
+
+def test_sync_all_counts_and_names_whom_it_could_not_fetch(desk: Desk) -> None:
+    for name in ("ann", "ben"):
+        desk.new_customer(metadata={"user_id": name})
+    desk.run("import", "--match", "metadata:user_id", "--write")
+    torn = next(iter(desk.links()))
+    desk.stripe.simulator.world.faults.api.append(ApiFault("500", 100, customer=torn))
+    synced = desk.run("sync", "--all")
+    assert synced.exit_code == 1, synced.output
+    assert synced.stdout == "1 Stripe customers fetched, 0 of them were not as Stripe has them.\n"
+    assert f"  {torn}: " in synced.stderr
+    assert "1 could not be fetched" in synced.stderr
+
+
+def test_sync_all_that_is_interrupted_says_so_and_goes_on_behind_the_last_whole_page(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("admin.stripe.everybody.PAGE", 2)
+    for number in range(5):
+        desk.new_customer(metadata={"user_id": f"user-{number}"})
+    desk.run("import", "--match", "metadata:user_id", "--write")
+    real, third = StripeGateway.list_all, sorted(desk.links())[2]
+
+    async def list_all(self: StripeGateway, path: str, params: Any, **more: Any) -> Any:
+        if params.get("customer") == third:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(60)
+        return await real(self, path, params, **more)
+
+    monkeypatch.setattr(StripeGateway, "list_all", list_all)
+    stopped = desk.run("sync", "--all")
+    assert stopped.exit_code in {1, 130}, stopped.output
+    assert "gateway: stopped; run it again to go on from there." in stopped.stderr
+    monkeypatch.setattr(StripeGateway, "list_all", real)
+    went_on = desk.run("sync", "--all")
+    assert "going on after the first 2" in went_on.stderr
+    assert went_on.stdout == "5 Stripe customers fetched, 0 of them were not as Stripe has them.\n"
 
 
 def test_sync_wants_a_customer_or_all(desk: Desk) -> None:
