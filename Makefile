@@ -60,7 +60,7 @@ leaks: $(VENV)/.dev ## Send 100,000 requests, most of them left half-way (REQUES
 faults: $(VENV)/.dev ## Put a gateway between an API that breaks every rule and callers who leave when they like (MINUTES=)
 	$(BIN)/python -m tests.faults.run --minutes $(MINUTES)
 
-fuzz: $(VENV)/.dev ## Feed mutated bytes to the listener and to the reader of answers (SECONDS=)
+fuzz: $(VENV)/.dev ## Feed mutated bytes to the listener and to the readers of answers (SECONDS=)
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
 
 differential: $(VENV)/.dev ## Send the same bytes to a gateway and to nginx, and compare what the API gets (REQUESTS=, needs nginx)

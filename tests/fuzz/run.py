@@ -1,4 +1,4 @@
-"""Fuzzes the reader of answers and the listener for some time, from a seed; what fails is printed with its seed.
+"""Fuzzes the readers of answers and the listener for some time, from a seed; what fails is printed with its seed.
 
 python -m tests.fuzz.run --seconds 300
 """
@@ -12,6 +12,7 @@ import random
 import time
 
 from gateway.listener_head import ListenerLimits
+from tests.fuzz.http2_target import one_http2_conversation
 from tests.fuzz.targets import one_answer, one_request, tame_app
 from tests.support.gateways import listening
 
@@ -58,14 +59,25 @@ def fuzz_answers(seeds: range, until: float) -> int:
     return len(seeds)
 
 
+async def fuzz_http2(seeds: range, until: float) -> int:
+    """How many conversations were held."""
+    for count, seed in enumerate(seeds, 1):
+        await one_http2_conversation(random.Random(seed))
+        if count % 20 == 0 and time.monotonic() > until:
+            return count
+    return len(seeds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--first-seed", type=int, default=0)
     given = parser.parse_args()
     seeds = range(given.first_seed, given.first_seed + 1_000_000_000)
-    print(f"{fuzz_answers(seeds, time.monotonic() + given.seconds / 2)} answers were read")
-    print(f"{asyncio.run(fuzz_listener(seeds, time.monotonic() + given.seconds / 2))} requests were sent to a listener")
+    third = given.seconds / 3
+    print(f"{fuzz_answers(seeds, time.monotonic() + third)} answers were read")
+    print(f"{asyncio.run(fuzz_http2(seeds, time.monotonic() + third))} conversations were held in HTTP/2")
+    print(f"{asyncio.run(fuzz_listener(seeds, time.monotonic() + third))} requests were sent to a listener")
 
 
 if __name__ == "__main__":
