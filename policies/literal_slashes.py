@@ -2,7 +2,7 @@
 
 It decides in which ways the API behind may read such a target, each of which is judged by its own route: as it was sent,
 where a `%2F` is one character of its segment and `//` holds an empty one; with each `%2F` decoded; with empty segments
-merged away (nginx, `merge_slashes`); with both; without the last of several trailing slashes; and each of these once `;parameters` are gone. It must never let through what one of these readings would have
+merged away (nginx, `merge_slashes`); with both; without the last of several trailing slashes, or with one more; and each of these once `;parameters` are gone. It must never let through what one of these readings would have
 refused: dot segments, doubled escapes, backslashes and NUL stay refused, also between the slashes that were decoded. So
 do a path that begins with two slashes in any of them, which clients and servers take for a host, and one that begins
 with the gateway's own prefix.
@@ -90,7 +90,9 @@ def _readings(way: list[str]) -> list[list[str]]:
     decoded = _decoded(way)
     # Where one trailing slash makes no difference (Express, Rails), it is one of several that goes.
     shorter = [segments[:-1] for segments in (way, decoded) if segments[-2:] == ["", ""] and len(segments) > 2]
-    return [way, decoded, _merged(way), _merged(decoded), *shorter]
+    # Where one is added (Django), it comes behind what was encoded.
+    longer = [[*decoded, ""]] if way[-1] and not decoded[-1] else []
+    return [way, decoded, _merged(way), _merged(decoded), *shorter, *longer]
 
 
 def _decoded(segments: list[str]) -> list[str]:

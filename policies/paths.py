@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from policies.spelling import ENDS_THE_PATH, Ambiguous, Reading, decode_once, furthest_reading, lenient
+from policies.spelling import DEEPEST_ESCAPE, ENDS_THE_PATH, Ambiguous, Reading, decode_once, furthest_reading, lenient
 
 # What nearly every request looks like: no escape, no parameters, no segment that ends in a dot or has only dots.
 # Possessive throughout, so the time is linear whatever is sent.
@@ -137,10 +137,13 @@ def _read_segments(raw: bytes, pieces: list[bytes]) -> Target | BadTarget:
 def early_ends(
     raw: bytes, segments: Sequence[str], readings: Sequence[Reading], read: Callable[[str], Reading | Ambiguous]
 ) -> tuple[Target, ...] | BadTarget:
-    """The target up to the first `?` or `#` that one escape hides, and up to the first that several do."""
+    """The target up to the first `?` or `#`, for servers that decode once, twice, or as often as they can."""
     found: list[Target] = []
-    plain = [parts[0] if len(parts := ENDS_THE_PATH.split(name, maxsplit=1)) > 1 else None for name in segments]
-    for ends in (plain, [reading.cut_short for reading in readings]):
+    decoded = [list(segments)]
+    while len(decoded) < DEEPEST_ESCAPE and any("%" in name for name in decoded[-1]):
+        decoded.append([decode_once(name) or name for name in decoded[-1]])
+    ways = [(names, list(map(_before_end, names))) for names in decoded]
+    for names, ends in (*ways, (segments, [reading.cut_short for reading in readings])):
         position = next((position for position, name in enumerate(ends) if name is not None), None)
         if position is None:
             continue
@@ -148,7 +151,7 @@ def early_ends(
         last = read(name) if name else None
         if isinstance(last, Ambiguous):
             return BadTarget(f"The path {last.detail}.")
-        shorter = (*segments[:position], name) if name else tuple(segments[:position])
+        shorter = (*names[:position], name) if name else tuple(names[:position])
         folded = tuple(map(lenient, shorter))
         target = Target(
             raw,
@@ -160,6 +163,12 @@ def early_ends(
         if target not in found:
             found.append(target)
     return tuple(found)
+
+
+def _before_end(name: str) -> str | None:
+    """What stands before the first `?` or `#`, None where there is none."""
+    before, *behind = ENDS_THE_PATH.split(name, maxsplit=1)
+    return before if behind else None
 
 
 def further_readings(folded: tuple[str, ...], readings: Sequence[Reading]) -> tuple[tuple[str, ...], ...]:

@@ -78,6 +78,8 @@ wild = st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: "/" + "
 @example("/7%3Fx/free", "GET")
 @example("/7%253Fx/free%23", "GET")
 @example("/models%2f%253fsign%23", "GET")
+@example("/admin%c2%a0;x=1%253fsign/models", "GET")
+@example("/admin%3fmodels/x%2520%2E%3B7reportspro%2f", "GET")
 @example("/reports///", "GET")
 @example("/reports/%2F/", "GET")
 @example("/v1;%2F%2f7%23/Export%3fx%2fsign", "GET")
