@@ -77,3 +77,12 @@ def test_a_subscription_made_by_the_api_is_active_while_its_debit_is_under_way(s
     assert made.status == "active"
     sim.advance(days=6)
     assert client.v1.invoices.retrieve(str(made.latest_invoice)).status == "paid"
+
+
+def test_the_portal_says_how_somebody_pays(sim: Running) -> None:
+    client = sim.stripe()
+    customer = client.v1.customers.create({})
+    url = client.v1.billing_portal.sessions.create({"customer": customer.id}).url
+    for card, words in (("works", "It works."), ("none", "It is not there."), ("debit", "there in 5 days")):
+        sim.control(f"customers/{customer.id}/card", card=card)
+        assert words in sim.http.get(url).text
