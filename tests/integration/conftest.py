@@ -1,12 +1,14 @@
-"""Every test of the ledger runs on both databases."""
+"""Every test of the ledger runs on both databases; those of a file share a Redis, with names of their own in it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
 from tests.support.ledgers import fresh_postgres, fresh_sqlite, opened
+from tests.support.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -29,3 +31,14 @@ async def database(ledger_url: str) -> AsyncIterator[Database]:
     database = await opened(ledger_url)
     yield database
     await database.dispose()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"eg:{uuid4().hex}:acct_1:test"
