@@ -26,6 +26,12 @@ LARGE = bytes(range(256)) * 32 * 1024
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """What the gateway runs on; both loops are for what is scripted here."""
+    return "asyncio", {"use_uvloop": True}
+
+
 def to(server: Http2Server) -> Upstreams:
     return Upstreams({"api": Upstream.model_validate({"targets": (server.url,), "http2": True})})
 
