@@ -266,7 +266,7 @@ public class Caller {
 def test_the_stock_java_client_which_offers_http_2_loses_no_body(
     gateway: Gateway, recorder: Recorder, tmp_path: Path
 ) -> None:
-    if shutil.which("javac") is None:
+    if shutil.which("java") is None or shutil.which("javac") is None:  # the second compiles what the first runs
         pytest.skip("there is no Java to run")
     source = tmp_path / "Caller.java"
     source.write_text(JAVA)
