@@ -32,7 +32,7 @@ from gateway.plan import Plan
 from gateway.short_way import ShortWays
 from gateway.streams import Ending, Streams
 from gateway.telemetry import Telemetry
-from gateway.under_way import NOBODY, AnswerUnderWay, asks_for_events
+from gateway.under_way import NOBODY, AnswerUnderWay, asks_for_events, counted
 from gateway.upstream.begun import Begun
 from gateway.upstream.headers import outbound_request_headers
 from gateway.upstream.opening import OFFER, Opening, opening_of
@@ -48,7 +48,7 @@ from gateway.upstream.outcome import (
     UpstreamFailure,
     request_target,
 )
-from gateway.walk import FAILED, Walk, begin, identity_of, observed_of
+from gateway.walk import FAILED, Walk, begin, identity_of, known_tier, observed_of
 from policies.caller import Caller
 from policies.decision import Decision, Forward, Refuse, decide, enforce, lacking
 from policies.entitlement import Entitlement, Standing
@@ -159,11 +159,11 @@ class Gateway:
             detail = "A cookie alone is not believed for a WebSocket: send an allowed Origin, or the token in a header."
             return await walk.refuse(Reason.FORBIDDEN, detail)
         decision = await self._decide(plan, route, caller)
-        walk.tier = _known_tier(decision)
+        walk.tier = known_tier(decision)
         if isinstance(decision, Forward):
             walk.observe(decision)
             return await self._forward(walk, route, caller, decision.standing)
-        return await _refuse(walk, route, caller, decision)
+        return await walk.answer(_refusal(plan, route, caller, decision, walk.asked()))
 
     def admits_at_once(self, plan: Plan, route: CompiledRoute, caller: Caller) -> Forward | None:
         """The decision where it is to forward, and follows from what is remembered; None where something has to be asked."""
@@ -319,7 +319,7 @@ class Gateway:
             if caller is not None:
                 self.streams.add(under_way)
         if opening is not None:
-            opening.on_open = self._counting_websockets(under_way)
+            opening.on_open = counted(self._telemetry.metrics.websockets, under_way)
         try:
             outcome = await forward(walk.send if under_way is None else under_way.send)
         finally:
@@ -350,14 +350,6 @@ class Gateway:
             raise outcome.torn()
         return None
 
-    def _counting_websockets(self, under_way: AnswerUnderWay | None) -> Callable[[Callable[[int, str], None]], None]:
-        def opened(close: Callable[[int, str], None]) -> None:
-            self._telemetry.metrics.websockets.inc()
-            if under_way is not None:
-                under_way.opened(close)
-
-        return opened
-
 
 _REFUSALS: Final = {
     Reason.BLOCKED: "This customer has been blocked by the API's owner.",
@@ -365,16 +357,6 @@ _REFUSALS: Final = {
     Reason.FORBIDDEN: "No tier that can be bought admits to this route.",
     Reason.ENTITLEMENT_UNAVAILABLE: "It could not be found out what this customer has paid for; nothing has to be paid.",
 }
-
-
-def _known_tier(decision: Decision) -> str | None:
-    """What the log says: nothing where nobody could say whether they still have more than what is left of it."""
-    unsure = isinstance(decision, Refuse) and decision.reason is Reason.ENTITLEMENT_UNAVAILABLE
-    return None if unsure or decision.standing is None else decision.standing.tier
-
-
-async def _refuse(walk: Walk, route: CompiledRoute, caller: Caller, refusal: Refuse) -> None:
-    await walk.answer(_refusal(walk.plan, route, caller, refusal, walk.asked()))
 
 
 def _refusal(plan: Plan, route: CompiledRoute, caller: Caller, refusal: Refuse, asked: Asked) -> Answer:

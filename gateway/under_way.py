@@ -20,6 +20,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from prometheus_client import Gauge
+
 from gateway.answers import Answer, Headers
 from gateway.streams import Ending, Open
 from gateway.upstream.outcome import DEPARTURE_KEY, STOP_KEY, Message, Send
@@ -178,3 +180,14 @@ def _event_name(problem: Answer) -> bytes:
     if problem.status == 402:
         return b"payment-required"
     return b"token-expired" if problem.reason is Reason.TOKEN_EXPIRED else b"access-ended"
+
+
+def counted(open_now: Gauge, under_way: AnswerUnderWay | None) -> Callable[[Callable[[int, str], None]], None]:
+    """What a WebSocket is to call once it is open; whoever sees its end counts it off."""
+
+    def opened(close: Callable[[int, str], None]) -> None:
+        open_now.inc()
+        if under_way is not None:
+            under_way.opened(close)
+
+    return opened

@@ -31,7 +31,7 @@ from gateway.upstream.outcome import (
 )
 from policies.api_key import masked
 from policies.caller import Caller
-from policies.decision import Forward
+from policies.decision import Decision, Forward, Refuse
 from policies.entitlement import Standing
 from policies.paths import BadTarget, Target
 from policies.reasons import Reason
@@ -230,3 +230,9 @@ def identity_of(caller: Caller, standing: Standing | None) -> Headers:
 def observed_of(walk: Walk) -> Headers:
     """Tells an API that takes whatever reaches it for paid which requests are not."""
     return [] if walk.observed is None else [(b"x-gateway-observed", walk.observed.reason.value.encode())]
+
+
+def known_tier(decision: Decision) -> str | None:
+    """What the log says: nothing where nobody could say whether they still have more than what is left of it."""
+    unsure = isinstance(decision, Refuse) and decision.reason is Reason.ENTITLEMENT_UNAVAILABLE
+    return None if unsure or decision.standing is None else decision.standing.tier

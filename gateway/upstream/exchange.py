@@ -191,14 +191,12 @@ class Exchange:
         return outcome
 
     async def _begin_again(self, kept: KeptBody) -> None:
-        """Take the body from its beginning once more. What has been received and not yet sent is among what is kept."""
+        """Take the body from its beginning once more; what was received and not sent is kept, too."""
         pump, self._pump = self._pump, None
         if pump is not None:
             pump.cancel()
             await asyncio.wait((pump,))
-        self._uploading = False
-        self._answer_due_at = None
-        self._bytes_received = 0
+        self._uploading, self._answer_due_at, self._bytes_received = False, None, 0
         kept.rewind()
 
     def _let_go(self, pool: Pool) -> None:
