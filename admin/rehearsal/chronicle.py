@@ -47,6 +47,11 @@ class Chronicle:
         self._after_failure = self._world.billing._after_failure
         self._world.billing._after_failure = self._collection_failed  # type: ignore[method-assign]
 
+    @property
+    def events_so_far(self) -> int:
+        """How many there were, by their own numbers."""
+        return self._world.journal.count
+
     def keep(self) -> None:
         """The step is over: nobody could look in between, from now on anybody can."""
         # A page leaves what it made due at this very second to whoever calls next.

@@ -25,6 +25,8 @@ class Seen:
     lied_to: bool = False
     """Stripe gave, or may yet give, an old answer as if it were new: until the next night anything is believed."""
     _linked: set[str] = field(default_factory=set)
+    _claimed_after: dict[str, int] = field(default_factory=dict)
+    """Of those who said late whose they are, after which event: what was acted on before was nobody's."""
 
     def looked(self, payer: str) -> None:
         """The gateway has just seen how things are."""
@@ -36,7 +38,7 @@ class Seen:
         """The gateway says that it has acted on this event: since then, at the latest, it has looked."""
         payer = self.chronicle.payer_of(event)
         state = self.chronicle.state_after.get(event.id)
-        if not self.lied_to and state is not None:
+        if not self.lied_to and state is not None and event.number > self._claimed_after.get(payer, 0):
             self.since[payer] = max(self.since.get(payer, 0), state)
 
     def looked_at_everybody(self) -> None:
@@ -49,6 +51,8 @@ class Seen:
         """It only now says whose it is: what was seen before was seen as nobody's."""
         self.since.pop(payer, None)
         self._linked.discard(payer)
+        if payer in self.chronicle.states:
+            self._claimed_after[payer] = self.chronicle.events_so_far
 
     def is_linked(self, payer: str) -> bool:
         """Whether the gateway surely knows whose it is: the first who was named keeps it."""
