@@ -6,6 +6,7 @@ HTTP only. `serving_simulator` serves from the test's own event loop, so that th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -16,7 +17,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio
 import httpx
 import stripe
 import uvicorn
@@ -133,16 +133,21 @@ def _threaded(server: uvicorn.Server, listener: socket.socket, *also: uvicorn.Se
 async def serving(app: Any, listener: socket.socket, *, lifespan: Any = "on") -> AsyncIterator[str]:
     """Serve `app` from this event loop."""
     server = _server(app, lifespan=lifespan)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve, [listener])
-        with anyio.fail_after(_START_SECONDS):
-            while not server.started:  # noqa: ASYNC110 - uvicorn tells in no other way
-                await anyio.sleep(0.005)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-    listener.close()
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup(sockets=[listener])
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        # Not `server.serve`, which looks ten times a second whether it is to end: nothing here is to be finished.
+        for one in server.servers:
+            one.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        if server.server_state.tasks:
+            await asyncio.wait(server.server_state.tasks, timeout=_START_SECONDS)
+        await server.lifespan.shutdown()
+        listener.close()
 
 
 @contextmanager
