@@ -346,6 +346,7 @@ class Http2Connection(asyncio.Protocol):
             stream.end(problem, died=died)
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(problem))
+            self.ready.exception()  # told to whoever waits; where nobody does any more, it is nothing to report
         self._on_change(self)
 
 

@@ -19,9 +19,7 @@ NAMES = tuple(f"customer-{number}" for number in range(4000))
 HEAD = (
     "version: 1\nupstreams: {api: {targets: ['http://127.0.0.1:9000']}}\ntiers: [{name: pro, prices: [p]}]\nroutes:\n"
 )
-ISSUER = (
-    "auth: {issuers: [{issuer: i, audience: a, algorithms: [HS256], secret: '01234567890123456789012345678901'}]}\n"
-)
+ISSUER = "auth: {issuers: [{issuer: 'https://i.test/', audience: a, algorithms: [HS256], secret: '01234567890123456789012345678901'}]}\n"
 
 
 def test_a_quarter_is_a_quarter_always_the_same_and_part_of_every_half() -> None:

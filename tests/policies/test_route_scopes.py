@@ -49,7 +49,9 @@ def rules_of(*routes: Route) -> Rules:
 def problems(*lines: str) -> list[tuple[str, int, int]]:
     text = (
         "version: 1\nupstreams: {api: {targets: ['http://127.0.0.1:9000']}}\n"
-        "auth: {api_keys: {enabled: true}}\nroutes:\n  - path: /a\n" + "".join(f"    {line}\n" for line in lines)
+        "auth: {api_keys: {enabled: true}, issuers: [{issuer: 'https://i.test/', audience: a, algorithms: [HS256],"
+        " secret: '01234567890123456789012345678901'}]}\nroutes:\n  - path: /a\n"
+        + "".join(f"    {line}\n" for line in lines)
     )
     loaded = load(text, file="gateway.yaml", environ={}, read_file=lambda _: "")
     return [(found.code, found.line, found.column) for found in loaded.diagnostics]
