@@ -89,7 +89,7 @@ def test_whatever_is_signed_is_taken_and_kept_or_is_the_senders_fault(stack: Sta
 
     deliver()
     assert statuses == {200, 400}
-    assert len(acknowledged) > EXAMPLES / 10
+    assert len(acknowledged) > EXAMPLES / 50  # few are drawn that are whole, and some of those alike
     with closing(sqlite3.connect(f"file:{stack.gateway.directory / 'gateway.db'}?mode=ro", uri=True)) as ledger:
         kept = {row[0] for row in ledger.execute("SELECT event_id FROM inbox")}
     assert acknowledged <= kept
