@@ -46,7 +46,7 @@ class Lives:
             (4, self._card_changes),
             (4, self._settles_a_bill),
             (2, self._pauses_or_resumes),
-            (1, self._collection_is_paused),
+            (2, self._collection_is_paused),
             (2, self._cancels),
             (1, self._trial_moves),
             (1, self._dashboard_changes),
@@ -251,7 +251,10 @@ class Lives:
         subscription = self.some(name)
         if subscription is None:
             return "has nothing that is collected"
-        wish = self._chance.choice([{"pause_collection[behavior]": "keep_as_draft"}, {"pause_collection": ""}])
+        behaviors = ("keep_as_draft", "void", "void", "mark_uncollectible")
+        wish = self._chance.choice(
+            [*({"pause_collection[behavior]": one} for one in behaviors), {"pause_collection": ""}]
+        )
         answer = await self._house.ask("POST", f"/v1/subscriptions/{subscription.id}", **wish)
         return f"collection of {subscription.id} {wish}: {answer.status_code}"
 

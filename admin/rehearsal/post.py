@@ -87,6 +87,7 @@ class Post:
         for event in self._taken_from_the_mail(payers):
             for body in self.house.bodies(event):
                 await self._arrive(event, body)
+        await self.house.events.run_once()  # it asks for what it missed, in vain
         self.house.wire.cut = 0
 
     async def to_a_dying_process(self, payers: list[str]) -> None:

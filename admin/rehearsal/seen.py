@@ -28,10 +28,11 @@ class Seen:
     _claimed_after: dict[str, int] = field(default_factory=dict)
     """Of those who said late whose they are, after which event: what was acted on before was nobody's."""
 
-    def looked(self, payer: str) -> None:
-        """The gateway has just seen how things are."""
+    def looked(self, payer: str, state: int | None = None) -> None:
+        """The gateway has just seen how things are, or how they were in an earlier `state` or after it."""
         if not self.lied_to:
-            self.since[payer] = len(self._states(payer)) - 1
+            seen = self.state_now(payer) if state is None else state
+            self.since[payer] = max(self.since.get(payer, 0), seen)
             self._linked.add(payer)
 
     def heard(self, event: Event) -> None:
@@ -70,6 +71,10 @@ class Seen:
     def now_open(self, payers: list[str]) -> tuple[Opening, ...]:
         """What the world has open for them as it is."""
         return tuple(opening for payer in payers for opening in self._states(payer)[-1])
+
+    def state_now(self, payer: str) -> int:
+        """Which of the payer's states the world is in."""
+        return len(self._states(payer)) - 1
 
     def features_now(self, payers: list[str]) -> frozenset[str]:
         """What came with what they have bought, beside any tier."""

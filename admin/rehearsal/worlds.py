@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from admin.rehearsal.features import features_on_sale
 from admin.rehearsal.house import DAY, HOUR, BrokenPromiseError, House, opened_house
@@ -26,6 +26,8 @@ from admin.rehearsal.seen import Seen
 from admin.rehearsal.tally import Tally
 from admin.rehearsal.wires import Shape
 from admin.simulator.faults import ApiFault, ApiKind
+from admin.stripe.budget import Priority
+from admin.stripe.sync import Synced
 from policies.entitlement import PAYING, item_span
 
 if TYPE_CHECKING:
@@ -43,7 +45,10 @@ _API_FAULTS: Final[tuple[ApiKind, ...]] = ("429", "500", "lost_answer", "stale")
 _RESTRICTED: Final = 1
 """Of four worlds one is that of a key which may not list invoices."""
 
+_Told = TypeVar("_Told")
+
 _LULLS: Final = (60, HOUR, 6 * HOUR, DAY, 3 * DAY, 8 * DAY, 20 * DAY)
+_SHORTLY: Final = 60
 _LONGEST_DEAFNESS: Final = 28 * DAY
 """Stripe lists events for thirty days: a gateway that read none for longer has lost what it never heard of."""
 
@@ -131,6 +136,8 @@ class World:
             await self.post.from_others(self.lives.names)
         elif chance < 0.22:
             self.post.roll_the_secret()
+        elif chance < 0.25:
+            await self._stall_over_a_renewal(name)
 
     def _fault(self, kind: ApiKind) -> None:
         self.tally.faults += 1
@@ -150,12 +157,8 @@ class World:
         house = self.house
         self.tally.overtaken += 1
         self.lives.said.append(f"a look stalls over {waiting[-1].type}")
-        house.wire.hold = 1
         about = house.chronicle.payer_of(waiting[-1])
-        stalled = asyncio.create_task(house.receive(house.bodies(waiting[-1])[0]))
-        while not house.wire.held and not stalled.done():  # noqa: ASYNC110 -- it is the other side that moves
-            await asyncio.sleep(0.0005)
-        house.wire.hold = 0
+        stalled = await self._stalled(house.receive(house.bodies(waiting[-1])[0]))
         before = house.sync, house.verify
         house._wire_up()  # a second process over the same ledger
         await house.catalog.load()
@@ -171,6 +174,39 @@ class World:
             await component.aclose()
         if dies and self.chance.random() < 0.3:
             await self._reconcile()
+
+    async def _stall_over_a_renewal(self, name: str) -> None:
+        """A look has heard of the subscriptions, and stalls; one is billed anew before the look asks for its bills."""
+        house = self.house
+        found = [one for one in self.lives.running(name) if one.status == "active" and one.items]
+        moment, payer = min(
+            ((min(item.period_end for item in one.items), one.customer) for one in found), default=(0, "")
+        )
+        wait = moment - house.clock() - _SHORTLY
+        if not 0 < wait <= _LULLS[-1]:
+            return
+        if moment + _SHORTLY > self.caught_up_at + _LONGEST_DEAFNESS:
+            await self._reconcile()
+        self._pass_time(wait)
+        await house.nothing_under_way()
+        self.tally.overtaken += 1
+        self.lives.said.append(f"a look at {payer} stalls over a renewal")
+        state = self.seen.state_now(payer)
+        stalled = await self._stalled(house.sync.sync_customer(payer, Priority.WEBHOOK))
+        self._pass_time(2 * _SHORTLY)
+        house.wire.let_go()
+        if isinstance(await stalled, Synced):
+            self.seen.looked(payer, state)
+
+    async def _stalled(self, look: Coroutine[Any, Any, _Told]) -> asyncio.Task[_Told]:
+        """The look, once Stripe's list of subscriptions is made and held back, or it has ended without one."""
+        wire = self.house.wire
+        wire.hold = 1
+        stalled = asyncio.create_task(look)
+        while not wire.held and not stalled.done():  # noqa: ASYNC110 -- it is the other side that moves
+            await asyncio.sleep(0.0005)
+        wire.hold = 0
+        return stalled
 
     async def _something_changes(self, payer: str, name: str) -> None:
         """For this payer, if a few steps of whose it is can do that."""

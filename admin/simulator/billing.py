@@ -203,6 +203,7 @@ class Billing:
         self.invoicing.finalize(invoice, days_until_due=subscription.days_until_due)
         if pause is not None:
             (self.invoicing.void if pause.behavior == "void" else self.invoicing.give_up)(invoice)
+            self.follow_invoices(subscription)
         elif invoice.amount_due == 0 or invoice.collection_method == "charge_automatically":
             self.collect(invoice)
 

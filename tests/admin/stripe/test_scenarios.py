@@ -217,6 +217,23 @@ async def test_20_pausing_the_collection_stops_no_service(row: Scenario) -> None
     await row.opens(PRO)
 
 
+async def test_a_bill_that_paused_collection_writes_off_ends_the_past_due(row: Scenario) -> None:
+    await row.do("POST", "/_sim/settings", after_final_failure="past_due")
+    subscription = await row.subscribe()
+    end = row.ends_at(subscription)
+    row.until(end - DAY)
+    await row.card("fails")
+    row.until(end + 10 * DAY)
+    await row.deliver()
+    await row.opens(FREE)
+    pause = {"pause_collection[behavior]": "mark_uncollectible"}
+    await row.do("POST", f"/v1/subscriptions/{subscription}", **pause)
+    row.until(row.ends_at(subscription) + 2 * HOUR)
+    await row.deliver()
+    assert row.book(subscription).status == "active"
+    await row.opens(PRO)
+
+
 async def test_22_the_end_of_one_subscription_leaves_the_other(row: Scenario) -> None:
     first = await row.subscribe("price_ent")
     await row.subscribe("price_pro_monthly")
