@@ -2,7 +2,7 @@
 
 Most requests are of one kind: no body, a caller and a standing that are remembered, a connection to the upstream that
 rests, and an answer that comes in one piece. They need none of what a task, its wake-ups and five coroutines are for,
-and those are a third of what a request costs. The walk (`gateway.app`) takes such a request here first.
+and those were a quarter of what a request cost. The walk (`gateway.app`) takes such a request here first.
 
 It decides nothing by itself. Who may pass is what `policies.decision` says of what is remembered; whatever is not of that
 kind, a refusal first of all, is left to the long way before anything was done. And when the answer doesn't come

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from secrets import randbelow
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from gateway.listener_cycle import GatewayCycle
+from policies.api_key import make_key
 from tests.support.house import PLAIN_ANSWER, house, token_for
 from tests.support.rawclient import RawClient
 from tests.support.ways import watched_ways
@@ -330,3 +332,55 @@ async def test_a_lookup_is_counted_once_whichever_way_it_goes(at: House, ways: W
             await client.ask(get(path))
             assert ways.taken[-1] is way
             assert await lookups() == before + 1
+
+
+async def test_access_that_ends_ends_a_stream_that_began_on_the_short_way(tmp_path: Path, ways: Ways) -> None:
+    """P7: what was begun without a task is judged again like anything else that lasts."""
+    ended = asyncio.Event()
+
+    async def events(visit: Visit) -> None:
+        if b"/events" not in await visit.head():
+            return await visit.say(PLAIN_ANSWER)
+        await visit.say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await visit.say(b"9\r\ndata: a\n\n\r\n")
+        await visit.read()
+        ended.set()
+        return None
+
+    async with house(tmp_path, stripe=False, script=events) as at:
+        await at.grant("alice", "pro")
+        async with await warmed(at) as client:
+            await client.send(get("/pro/events"))
+            assert b"data: a" in await asyncio.wait_for(client.reader.readuntil(b"data: a\n\n"), 10)
+            assert (ways.taken[-1], ways.went_on) == (True, 1)
+            await at.operate("POST", "/api/revoke/alice", json={"reason": "a test"})
+            assert await asyncio.wait_for(client.reader.readuntil(b"event: payment-required\n"), 10)
+            await asyncio.wait_for(ended.wait(), 10)
+
+
+async def test_a_silent_upstream_is_given_up_in_its_time_on_the_short_way(tmp_path: Path, ways: Ways) -> None:
+    async def silently(visit: Visit) -> None:
+        if b"/silent" in await visit.head():
+            await visit.read()
+        else:
+            await visit.say(PLAIN_ANSWER)
+
+    settings = "    timeouts: {response: 100ms}"  # less than the short way's own patience
+    async with house(tmp_path, stripe=False, script=silently, upstream_settings=settings) as at:
+        async with await open_caller(at) as client:
+            answer = await client.ask(get("/open/silent", token=None))
+            assert (answer.status, answer.one("x-gateway-reason")) == (504, "upstream_timeout")
+        assert ways.taken[-1] is True
+        assert at.process.gateway.plan.upstreams.state("api").targets[0].pending == 0
+
+
+async def test_the_log_of_the_short_way_repeats_no_key_and_no_query(at: House, ways: Ways) -> None:
+    key = make_key(randbelow).text
+    async with await warmed(at) as client:
+        assert (await client.ask(get(f"/pro/{key}?token=secret", "X-Request-Id: told"))).status == 200
+    assert ways.taken[-1] is True
+    assert key.encode() in at.last().received
+    path = (await at.logged("told"))["path"]
+    assert path.startswith("/pro/gw_")
+    assert key not in path
+    assert "secret" not in path
