@@ -83,6 +83,10 @@ def asked(config: Path, way: str, secret: str, output: str, path: str = "/v1/x")
     return result.output
 
 
+def is_closed(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and handler.stream.closed
+
+
 @contextmanager
 def everything_logged() -> Iterator[list[str]]:
     lines: list[str] = []
@@ -91,15 +95,17 @@ def everything_logged() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(f"{record.getMessage()} {record.__dict__}")
 
+    # The only one: a handler that an earlier verb has left behind writes to a stream that is closed by now, and a database's
+    # thread that outlives its loop by a moment would trip over it.
     root, kept = logging.getLogger(), Kept(logging.DEBUG)
-    before = root.level
-    root.addHandler(kept)
+    level, handlers = root.level, root.handlers
+    root.handlers = [kept]
     root.setLevel(logging.DEBUG)
     try:
         yield lines
     finally:
-        root.removeHandler(kept)
-        root.setLevel(before)
+        root.setLevel(level)
+        root.handlers = [handler for handler in handlers if not is_closed(handler)]
 
 
 def parts_of(secret: str) -> list[str]:
