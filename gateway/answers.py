@@ -140,9 +140,10 @@ class Answers:
         pay_url = self.pay_url(payment.customer, payment.tier)
         needs, has = payment.requirement, payment.standing
         remedy = _REMEDY.get(reason, "Upgrade")
+        why = payment.why or f"{asked.method} {asked.path} needs {_needed(needs)}; {_SITUATION[reason](has)}."
         return self.refuse(
             reason,
-            f"{asked.method} {asked.path} needs {_needed(needs)}; {_SITUATION[reason](has)}. {remedy}: {pay_url}",
+            f"{why} {remedy}: {pay_url}",
             asked,
             extra=[
                 (

@@ -60,7 +60,8 @@ def load_file(path: Path, environ: Mapping[str, str], *, run_tests: bool = False
     try:
         text = read_bounded(path)
     except FileNotFoundError:
-        return Unreadable(f"there is no {path}. Name your configuration with --config FILE.")
+        hint = " Name your configuration with --config FILE." if path == Path("gateway.yaml") else ""
+        return Unreadable(f"there is no {path}.{hint}")
     except OSError as error:
         return Unreadable(f"can't read {path}: {error.strerror}.")
     files: dict[str, str] = {}

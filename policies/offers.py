@@ -40,3 +40,5 @@ class Payment:
     requirement: Requirement
     standing: Standing
     tier: str
+    why: str = ""
+    """In place of what the method and path need, where it isn't a route that asks."""

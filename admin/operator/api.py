@@ -80,6 +80,8 @@ _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     503: {"model": Outcome, "description": "The ledger can't be reached right now."},
 }
 
+_WRONG: Final = {"model_attributes_type": "is not a JSON object sent with 'Content-Type: application/json'"}
+
 
 class GrantRequest(BaseModel, extra="forbid"):
     """Access by hand."""
@@ -118,7 +120,7 @@ def build_operator_app(ports: OperatorPorts, version: str) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def misunderstood(_request: Request, error: RequestValidationError) -> JSONResponse:
         # Without what was sent: it may hold what no answer can be encoded with, and the sender knows it.
-        problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        problems = [f"{'.'.join(map(str, one['loc']))}: {_WRONG.get(one['type'], one['msg'])}" for one in error.errors()]
         return JSONResponse({"detail": "; ".join(problems)}, status_code=422)
 
     @app.get("/", include_in_schema=False)

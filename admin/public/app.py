@@ -235,7 +235,7 @@ class _Endpoints:
             return self._refuse(request, Reason.BAD_REQUEST, outcome.detail)
         tier = ladder.names[rank]
         standing = entitlement.at(self._ports.entitlement_now())
-        payment = Payment(customer, Requirement(Access.TIER, rank, tier), standing, tier)
+        payment = Payment(customer, Requirement(Access.TIER, rank, tier), standing, tier, outcome.detail)
         return self._ports.refuse(request.scope, outcome.reason, outcome.detail, payment)
 
     def _link(self, request: Request, purpose: Purpose, link: str) -> Claim | Response:

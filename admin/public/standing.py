@@ -25,7 +25,7 @@ def me(ports: PublicPorts, customer: str, entitlement: Entitlement) -> dict[str,
             {
                 "tier": ladder.names[rank],
                 "features": [feature for feature in ladder.features[rank] if feature not in standing.features],
-                "routes": _unlocked(ports, standing.rank, rank),
+                "routes": _unlocked(ports, customer, standing.rank, rank),
                 "offers": [offer.public() for offer in ports.offers(ladder.names[rank])],
             }
             for rank in range(standing.rank + 1, len(ladder.names))
@@ -49,9 +49,12 @@ def plans(ports: PublicPorts) -> dict[str, Any]:
     }
 
 
-def _unlocked(ports: PublicPorts, has: int, rank: int) -> list[str]:
+def _unlocked(ports: PublicPorts, customer: str, has: int, rank: int) -> list[str]:
+    """Routes that the tier opens to this customer; one that isn't enforced for them is open already."""
     return [
         route.label
         for route in ports.routes()
-        if route.requirement.access is Access.TIER and has < route.requirement.min_rank <= rank
+        if route.requirement.access is Access.TIER
+        and has < route.requirement.min_rank <= rank
+        and route.enforcement.binds(customer)
     ]

@@ -162,6 +162,8 @@ async def test_what_is_wrong_is_a_422_with_a_sentence_and_does_nothing(unpaid: H
             "POST", "/api/grant/alice", content=broken, headers={"Content-Type": "application/json"}
         )
         assert answer.status_code in {400, 422}, broken[:10]
+    form = await unpaid.operate("POST", "/api/grant/alice", content=b'{"tier": "pro"}')  # as curl -d sends it
+    assert (form.status_code, "'Content-Type: application/json'" in form.json()["detail"]) == (422, True)
     for query in ("limit=0", "limit=501", "limit=x", "search=%00", "after=%00", f"search={'x' * 256}"):
         assert (await unpaid.operate("GET", f"/api/customers?{query}")).status_code == 422, query
     for query in ("status=odd", "before=0", "before=99999999999999999999", "limit=-1"):

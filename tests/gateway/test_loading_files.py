@@ -75,6 +75,7 @@ def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path: Path, kind: str) -> 
     assert isinstance(loaded, Unreadable)
     assert str(path) in loaded.detail
     assert loaded.detail.endswith(".")
+    assert "--config" not in loaded.detail, "whoever names a file needs no word on how to name one"
 
 
 def test_a_relative_ledger_is_beside_the_file_wherever_the_command_is_run(

@@ -67,6 +67,8 @@ async def test_off_looks_at_nobody_and_a_percentage_always_at_the_same(tmp_path:
             answers = {(await at.get("/part", token)).status_code for _ in range(2)}
             assert len(answers) == 1
             statuses[number] = answers.pop()
+            unlocks = (await at.get("/_gateway/me", token)).json()["unlocks"][0]["routes"]
+            assert unlocks == (["/part", "/paid"] if statuses[number] == 402 else ["/paid"]), "the rest is open already"
         assert set(statuses.values()) == {200, 402}
 
 
