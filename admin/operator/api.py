@@ -120,7 +120,9 @@ def build_operator_app(ports: OperatorPorts, version: str) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def misunderstood(_request: Request, error: RequestValidationError) -> JSONResponse:
         # Without what was sent: it may hold what no answer can be encoded with, and the sender knows it.
-        problems = [f"{'.'.join(map(str, one['loc']))}: {_WRONG.get(one['type'], one['msg'])}" for one in error.errors()]
+        problems = [
+            f"{'.'.join(map(str, one['loc']))}: {_WRONG.get(one['type'], one['msg'])}" for one in error.errors()
+        ]
         return JSONResponse({"detail": "; ".join(problems)}, status_code=422)
 
     @app.get("/", include_in_schema=False)

@@ -1,7 +1,8 @@
 """What the Billing portal lets a customer do: cancel, keep, change plan, replace the card.
 
 It decides by the session's configuration, as Stripe does, and changes a plan only if the payment goes through. It must
-never touch a subscription of another customer.
+never touch a subscription of another customer, and a session that was opened to confirm one change does nothing else
+(https://docs.stripe.com/customer-management/portal-deep-links).
 """
 
 from __future__ import annotations
@@ -40,11 +41,14 @@ class Portal:
             "sellable": sellable,
             "confirm": confirm,
             "target": store.subscriptions[confirm["subscription"]] if confirm else None,
+            "whole": _is_whole(session),
         }
 
     def act(self, identifier: str, action: str, sent: Params) -> str:
         """Do what a button says, and return where it leads."""
         session, configuration = self._opened(identifier)
+        if action in {"cancel", "resume", "update"} and not _is_whole(session):
+            raise ApiError(400, "This page confirms one change and does nothing else.")
         match action:
             case "cancel":
                 self._cancel(session, configuration, sent)
@@ -131,3 +135,12 @@ class Portal:
         }.get(str(flow.get("type")))
         redirect = flow.get("after_completion", {}).get("redirect") if finished == action else None
         return str(redirect["return_url"]) if redirect else f"/p/session/{quote(session.id)}"
+
+
+def _is_whole(session: PortalSession) -> bool:
+    """Whether all of the portal is here. A flow that leads away when it is done never shows the rest of it.
+
+    Stripe's portal_homepage, the default, leads to the rest after the flow; here it stands beside it.
+    """
+    flow = session.flow or {}
+    return not (flow.get("type") == "subscription_update_confirm" and flow.get("after_completion", {}).get("redirect"))

@@ -240,7 +240,9 @@ async def test_the_portal_is_for_those_who_have_bought_and_others_are_told_how(a
     shown = refused(nothing, Reason.SUBSCRIPTION_REQUIRED)
     assert nothing.headers["link"] == f'<{shown["pay_url"]}>; rel="payment"; title="Subscribe"'
     assert shown["offers"]
-    assert shown["detail"].startswith("alice has never bought anything here, so there is nothing to manage. Subscribe: http")
+    assert shown["detail"].startswith(
+        "alice has never bought anything here, so there is nothing to manage. Subscribe: http"
+    )
     await at.buy("alice")
     answer = await at.post("/_gateway/portal", token_for())
     assert answer.status_code == 200

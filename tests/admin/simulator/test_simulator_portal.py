@@ -94,6 +94,11 @@ def test_a_confirmed_update_changes_the_plan_charges_it_and_leads_back(sim: Runn
     page = sim.http.get(session.url).text
     assert "Confirm" in page
     assert "Enterprise" in page
+    for action, label in (("cancel", "Cancel"), ("resume", "Resume"), ("update", "Switch plan")):
+        assert label not in page, "who may confirm one change may do nothing else"
+        other = sim.http.post(f"{session.url}/{action}", data={"subscription": subscription.id, "price": "price_ent"})
+        assert (other.status_code, "does nothing else" in other.text) == (400, True)
+    assert fetch(sim, subscription).cancel_at is None
     answer = sim.http.post(f"{session.url}/confirm")
     assert (answer.status_code, answer.headers["location"]) == (303, RETURN)
     changed = fetch(sim, subscription)
