@@ -18,12 +18,13 @@ from admin.billing import StripeBilling
 from admin.control import BackgroundJob, Ledger
 from admin.ledger.budgets import CallBudgets
 from admin.ledger.engine import LedgerDownError
+from admin.ledger.inbox_rows import STATUSES
 from admin.operations import Done, Rejected
 from admin.stripe.account import Account
 from admin.stripe.budget import Priority
 from admin.stripe.catalog import NotRefreshed, PriceCatalog
 from admin.stripe.checkout import CheckoutDesk
-from admin.stripe.fetch import Failed
+from admin.stripe.on_demand import fetch_now
 from admin.stripe.payments import Wanted
 from admin.stripe.portal import Portal
 from admin.stripe.reconcile import EventsCatchUp, NightlyDiff, NotCaughtUp, forget_old
@@ -231,17 +232,13 @@ class StripeSide:
 
     async def sync_now(self, customer: str) -> Done | Rejected:
         """What an operator asks for: every Stripe customer of this customer, now. A Stripe id is taken as well."""
-        links = await self._ledger.stripe_customers.links_of(self._pair, customer)
-        named = links or ((customer,) if customer.startswith("cus_") else ())
-        if not named:
-            return Rejected(f"No Stripe customer is linked to {customer}.")
-        for stripe_customer in named:
-            outcome = await self._sync.sync_customer(stripe_customer, Priority.CUSTOMER)
-            if isinstance(outcome, Failed):
-                return Rejected(f"{stripe_customer} could not be fetched: {outcome.detail}.")
-            if outcome.fetched.deleted and not links:
-                return Rejected(f"Stripe has no customer {stripe_customer} in this account and mode.")
-        return Done(f"Fetched from Stripe: {', '.join(named)}.")
+        return await fetch_now(
+            customer,
+            gateway=self._gateway,
+            sync=self._sync,
+            stripe_customers=self._ledger.stripe_customers,
+            pair=self._pair,
+        )
 
     def health(self) -> dict[str, Any]:
         """For /readyz."""
@@ -264,8 +261,9 @@ class StripeSide:
         """Gauges that are read from the ledger when they are asked for."""
         try:
             self._lag.set(await self._ledger.inbox.lag(self._pair, self._wall()))
-            for status, count in (await self._ledger.inbox.counts(self._pair)).items():
-                self._waiting.labels(status).set(count)
+            counts = await self._ledger.inbox.counts(self._pair)
+            for status in STATUSES:  # also those that nothing is in any more: the last dead one may have been replayed
+                self._waiting.labels(status).set(counts.get(status, 0))
         except LedgerDownError as error:
             _log.warning("the inbox can't be counted: %s", error)
 

@@ -18,6 +18,7 @@ from admin.stripe.adoption import Adoption, Report, Rule
 from admin.stripe.budget import Priority
 from admin.stripe.everybody import Everybody, Looked, Sweep
 from admin.stripe.fetch import Failed
+from admin.stripe.on_demand import fetch_now
 from admin.stripe.payments import Wanted
 from admin.stripe.reconcile import CaughtUp, EventsCatchUp, NotCaughtUp
 from admin.stripe.shared_budget import SharedBudget, calls_of
@@ -50,17 +51,13 @@ class StripeSession:
         problem = customer_problem(customer)
         if problem is not None:
             return Malformed(f"The customer's name {problem}.")
-        links = await self._ledger.stripe_customers.links_of(self._account.pair, customer)
-        named = links or ((customer,) if customer.startswith("cus_") else ())
-        if not named:
-            return Rejected(f"no Stripe customer is linked to {customer}.")
-        for one in named:
-            outcome = await self._sync.sync_customer(one, Priority.CUSTOMER)
-            if isinstance(outcome, Failed):
-                return Unavailable(f"{one} could not be fetched: {outcome.detail}.")
-            if outcome.fetched.deleted and not links:
-                return Rejected(f"Stripe has no customer {one} in this account and mode.")
-        return Done(f"Fetched from Stripe: {', '.join(named)}.")
+        return await fetch_now(
+            customer,
+            gateway=self._account.gateway,
+            sync=self._sync,
+            stripe_customers=self._ledger.stripe_customers,
+            pair=self._account.pair,
+        )
 
     async def left_off(self) -> int:
         """How many a sync of everybody that was cut off had fetched."""

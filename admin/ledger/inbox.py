@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import case, delete, func, literal_column, or_, select, update
 
 from admin.ledger.changes import bump
-from admin.ledger.inbox_rows import ROW, DueWork, InboxEvent, InboxRow, Status, Stored, event_of
+from admin.ledger.inbox_rows import CANCELLATIONS, ROW, DueWork, InboxEvent, InboxRow, Status, Stored, event_of
 from admin.ledger.sql import in_batches, insert_into, of_pair
 from admin.ledger.tables import inbox, stripe_customers
 
@@ -32,7 +32,6 @@ INLINE_SECONDS: Final = 10
 _FIRST_RETRY_SECONDS: Final = 5
 _LONGEST_RETRY_SECONDS: Final = 3600
 _LONGEST_ERROR: Final = 500
-_URGENT: Final = ("customer.subscription.deleted", "customer.deleted")
 
 
 class Inbox:
@@ -87,7 +86,7 @@ class Inbox:
         """What the worker is to do now: cancellations first, then the oldest. At most `limit` pieces."""
         # A literal: PostgreSQL can't know that two parameters, here and in GROUP BY, are the same.
         single = case((inbox.c.stripe_customer.is_(None), inbox.c.seq), else_=literal_column("0"))
-        urgency = func.max(case((inbox.c.type.in_(_URGENT), 1), else_=0)).desc()
+        urgency = func.max(case((inbox.c.type.in_(CANCELLATIONS), 1), else_=0)).desc()
         groups = (
             select(inbox.c.stripe_customer, single.label("single"))
             .where(of_pair(inbox, pair), inbox.c.status == "pending")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from sqlalchemy import Row, select, update
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from admin.ledger.pair import Pair
 
 Status = Literal["pending", "done", "ignored", "dead"]
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+CANCELLATIONS: Final = (
+    "customer.deleted",
+    "customer.subscription.deleted",
+    "customer.subscription.paused",
+    "customer.subscription.unpaid",
+)
+"""Events that may end somebody's access: worked off before all others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,11 @@ class StripeRefused:
         return self.status == 404 or self.code == "resource_missing"
 
     @property
+    def is_forbidden(self) -> bool:
+        """The key may not do this: a restricted one that lacks a permission."""
+        return self.status == 403
+
+    @property
     def is_reused_key(self) -> bool:
         """The idempotency key was used with other parameters, or is in use at this moment."""
         return self.code in {"idempotency_error", "idempotency_key_in_use"}

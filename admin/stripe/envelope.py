@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
+from admin.ledger.inbox_rows import CANCELLATIONS
 from admin.stripe.fields import Json, UnreadableError, child, identifier, mapping, moment, reference, required_id
 from admin.stripe.objects import Malformed, customer_of
 
@@ -54,12 +55,7 @@ class Envelope:
 
 def is_cancellation(event_type: str) -> bool:
     """Whether an event of this type may end somebody's access."""
-    return event_type in {
-        "customer.deleted",
-        "customer.subscription.deleted",
-        "customer.subscription.paused",
-        "customer.subscription.unpaid",
-    }
+    return event_type in CANCELLATIONS
 
 
 def concerns_a_customer(event_type: str) -> bool:

@@ -21,7 +21,7 @@ from admin.ledger.pair import Pair
 from admin.stripe.envelope import Envelope, concerns_a_customer, concerns_the_catalog, read_envelope
 from admin.stripe.objects import Malformed
 from admin.stripe.signature import NotSigned, check_signature, split_secrets
-from admin.stripe.work import EventWork, NotYet, settled_by_sync
+from admin.stripe.work import EventWork, NotYet, SetAside, settled_by_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,7 @@ class Reception(StrEnum):
     IGNORED = "ignored"
     REJECTED = "rejected"
     NOT_STORED = "not_stored"
+    DEAD = "dead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,8 @@ class WebhookReceiver:
             outcome = NotYet("it takes longer than Stripe should wait")
         except (LedgerDownError, SQLAlchemyError) as problem:
             outcome = NotYet(f"the ledger failed: {type(problem).__name__}")
+        if isinstance(outcome, SetAside):
+            return Reception.DEAD, outcome.detail
         if not isinstance(outcome, NotYet):
             return Reception.PROCESSED, outcome.outcome
         _log.info("event %s is left to the worker: %s", envelope.event_id, outcome.detail)

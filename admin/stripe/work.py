@@ -7,6 +7,7 @@ no moment is left in which nobody doubts and nobody knows.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
@@ -16,9 +17,9 @@ from admin.stripe.catalog import NotRefreshed, PriceCatalog
 from admin.stripe.client import StripeGateway, StripeRefused, StripeUnavailable, path
 from admin.stripe.envelope import concerns_a_customer, concerns_the_catalog, is_cancellation
 from admin.stripe.fetch import Failed, failed
-from admin.stripe.fields import reference
-from admin.stripe.objects import Malformed, customer_of, read_session
+from admin.stripe.objects import Malformed, read_session
 from admin.stripe.sync import CustomerSync, Superseded
+from admin.stripe.whose import Gone, Nobodys, ObjectOwners, Untold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,19 +28,12 @@ if TYPE_CHECKING:
     from admin.ledger.inbox import Inbox
     from admin.ledger.pair import Pair
 
+_log = logging.getLogger(__name__)
+
 _SESSION: Final = "checkout.session."
 
 CROWD: Final = 60
 """More calls than Stripe takes from us in the time that a webhook waits: whoever came now would wait in vain."""
-
-_HOME: Final = (
-    ("customer.subscription.", "subscriptions"),
-    ("invoice.", "invoices"),
-    ("charge.refunded", "charges"),
-    ("charge.dispute.", "disputes"),
-    ("subscription_schedule.", "subscription_schedules"),
-)
-"""Where the object of a thin event is fetched. The address in the event is not followed: only these are ours to read."""
 
 
 class Notice(Protocol):
@@ -82,7 +76,14 @@ class NotYet:
     attempted: bool = True
 
 
-WorkOutcome: TypeAlias = Settled | NotYet
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """The event was given up at once, visibly: trying again is no use before somebody has done what `detail` says."""
+
+    detail: str
+
+
+WorkOutcome: TypeAlias = Settled | NotYet | SetAside
 SessionOutcome: TypeAlias = "Literal['complete', 'expired', 'open', 'gone'] | NotYet"
 
 
@@ -118,6 +119,7 @@ class EventWork:
         self._stripe_customers = stripe_customers
         self._checkouts = checkouts
         self._now = now
+        self._owners = ObjectOwners(gateway, reads_disputes=lambda: sync.wanted.disputes)
 
     async def process(self, notice: Notice, priority: Priority | None = None) -> WorkOutcome:
         """Have the event's effect, now. Raises LedgerDownError."""
@@ -144,7 +146,7 @@ class EventWork:
             return await self.look_at(notice.stripe_customer, urgency)  # whose ticket settles the event
         return await self._resolve(notice, urgency)
 
-    async def look_at(self, stripe_customer: str, priority: Priority) -> WorkOutcome:
+    async def look_at(self, stripe_customer: str, priority: Priority) -> Settled | NotYet:
         """Sync one customer."""
         outcome = await self._sync.sync_customer(stripe_customer, priority)
         if isinstance(outcome, Failed):
@@ -176,7 +178,7 @@ class EventWork:
             return "expired"
         return "open"
 
-    async def _settle(self, stripe_customer: str, claim: str | None, priority: Priority) -> WorkOutcome:
+    async def _settle(self, stripe_customer: str, claim: str | None, priority: Priority) -> Settled | NotYet:
         if claim is not None:
             linked = await self._stripe_customers.link(
                 self._pair, stripe_customer, claim, "checkout session", self._now()
@@ -199,25 +201,16 @@ class EventWork:
 
     async def _resolve(self, notice: Notice, priority: Priority) -> WorkOutcome:
         """A thin event names an object; whose it is, the object says."""
-        kind = next((kind for prefix, kind in _HOME if notice.type.startswith(prefix)), None)
-        if kind == "disputes" and not self._sync.wanted.disputes:
-            kind = None  # a dispute changes no subscription
-        if kind is None or notice.object_id is None:
-            return await self._ignored(notice)
-        answer = await self._gateway.get(path(kind, notice.object_id), priority=priority)
-        if isinstance(answer, StripeRefused) and answer.is_missing:
+        whose = await self._owners.owner_of(notice.type, notice.object_id, notice.snapshot_event, priority)
+        if isinstance(whose, Failed):
+            return NotYet(whose.detail)
+        if isinstance(whose, Untold):
+            return await self._set_aside(notice, whose.detail)
+        if isinstance(whose, Gone):
             return await self._done(notice, "its object is gone")
-        if isinstance(answer, StripeUnavailable | StripeRefused):
-            return NotYet(failed(answer).detail)
-        charge = reference(answer.get("charge")) if kind == "disputes" else None
-        if charge is not None:  # a dispute names no customer, only what was paid
-            answer = await self._gateway.get(path("charges", charge), priority=priority)
-            if isinstance(answer, StripeUnavailable | StripeRefused):
-                return NotYet(failed(answer).detail)
-        stripe_customer = customer_of(answer)
-        if stripe_customer is None:
+        if isinstance(whose, Nobodys):
             return await self._ignored(notice)
-        looked = await self.look_at(stripe_customer, priority)
+        looked = await self.look_at(whose.stripe_customer, priority)
         return await self._done(notice, "synced") if isinstance(looked, Settled) else looked
 
     async def _done(self, notice: Notice, outcome: str) -> Settled:
@@ -227,6 +220,11 @@ class EventWork:
     async def _ignored(self, notice: Notice) -> Settled:
         await self._inbox.mark(self._pair, notice.event_id, "ignored", "changes no access", self._now())
         return Settled("ignored")
+
+    async def _set_aside(self, notice: Notice, detail: str) -> SetAside:
+        _log.warning("event %s is given up: %s", notice.event_id, detail)
+        await self._inbox.record_failure(self._pair, [notice.event_id], detail, self._now(), give_up_after=1)
+        return SetAside(detail)
 
 
 def _urgency(event_type: str) -> Priority:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from admin.stripe.budget import Priority
 from admin.stripe.envelope import is_cancellation
-from admin.stripe.work import EventWork, NotYet, Settled
+from admin.stripe.work import EventWork, NotYet, Settled, WorkOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +75,7 @@ class InboxWorker:
     async def _piece(self, piece: DueWork) -> None:
         urgent = any(is_cancellation(event.type) for event in piece.events)
         priority = Priority.CANCELLATION if urgent else Priority.WEBHOOK
+        outcome: WorkOutcome
         if piece.stripe_customer is not None:
             outcome = await self._work.look_at(piece.stripe_customer, priority)
         else:

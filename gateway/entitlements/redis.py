@@ -28,6 +28,7 @@ from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.entitlements.lifetimes import Lifetimes
+from gateway.entitlements.names import look_names_up_once
 from gateway.entitlements.tasks import end
 from policies.facts import CustomerFacts, decode, encode
 
@@ -90,7 +91,7 @@ def _tag(customer: str) -> str:
 
 def open_redis(url: str, *, timeout: float = READ_SECONDS) -> Redis:
     """A client that gives up after `timeout`, once. redis-py's own defaults are 5 s and 10 retries."""
-    return Redis.from_url(
+    client = Redis.from_url(
         url,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
@@ -98,6 +99,8 @@ def open_redis(url: str, *, timeout: float = READ_SECONDS) -> Redis:
         max_connections=4 * MAX_AT_ONCE,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
+    look_names_up_once(client)
+    return client
 
 
 class _Store:

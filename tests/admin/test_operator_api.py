@@ -95,6 +95,29 @@ async def test_a_paying_customer_is_shown_with_subscription_link_and_events(at: 
     assert await post(at, f"/api/events/{event['id']}/replay") == "The event is pending again."
 
 
+async def test_an_event_that_was_given_up_is_counted_until_it_is_replayed_and_not_longer(at: House) -> None:
+    await at.buy("alice")
+    assert await at.steer("settle") == {"settled": True}  # every event is told, and none of hers is touched below
+    with contextlib.closing(sqlite3.connect(at.ledger)) as connection, connection:
+        connection.execute(
+            "INSERT INTO inbox (account, livemode, event_id, type, object_id, wire, created, received_at, status, error,"
+            " next_attempt_at) SELECT account, livemode, 'evt_unlucky', 'invoice.paid', 'in_gone', 'thin', created,"
+            " received_at, 'dead', 'no luck', 0 FROM inbox LIMIT 1"
+        )
+    assert 'admin_inbox_events{status="dead"} 1.0' in await at.metrics()
+    assert await post(at, "/api/events/evt_unlucky/replay") == "The event is pending again."
+    assert 'admin_inbox_events{status="dead"} 0.0' in await at.metrics(), "else the alert would never end"
+
+
+async def test_an_id_that_stripe_does_not_know_is_told_and_leaves_nothing(at: House) -> None:
+    told = await post(at, "/api/sync/cus_aSlip", status=422)
+    assert told == "Stripe has no customer cus_aSlip in this account and mode."
+    found = await at.operate("GET", "/api/customers", params={"search": "cus_aSlip"})
+    assert found.json() == []
+    with contextlib.closing(sqlite3.connect(at.ledger)) as connection:
+        assert connection.execute("SELECT * FROM stripe_customers WHERE id = 'cus_aSlip'").fetchall() == []
+
+
 async def test_the_list_goes_on_after_the_last_of_the_page_before(unpaid: House) -> None:
     for number in range(5):
         await post(unpaid, f"/api/grant/c{number}", tier="pro", reason="a test")

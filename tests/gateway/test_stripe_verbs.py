@@ -230,13 +230,34 @@ def test_sync_wants_a_customer_or_all(desk: Desk) -> None:
 def test_sync_of_one_who_is_unknown_says_so(desk: Desk) -> None:
     unknown = desk.run("sync", "nobody")
     assert unknown.exit_code == 1
-    assert "no Stripe customer is linked to nobody" in unknown.stderr
+    assert "No Stripe customer is linked to nobody" in unknown.stderr
 
 
 def test_sync_of_an_id_that_stripe_does_not_have_says_so(desk: Desk) -> None:
     unknown = desk.run("sync", "cus_QrStUvWx")
     assert (unknown.exit_code, unknown.stdout) == (1, "")
     assert "Stripe has no customer cus_QrStUvWx" in unknown.stderr
+    assert desk.ask("SELECT * FROM stripe_customers") == [], "a slip of the hand leaves nothing"
+
+
+def test_sync_of_a_customer_that_was_deleted_at_stripe_says_so_and_stores_nothing(desk: Desk) -> None:
+    gone = desk.new_customer()
+    desk.stripe.stripe().v1.customers.delete(gone)
+    told = desk.run("sync", gone)
+    assert (told.exit_code, told.stdout) == (1, "")
+    assert f"Stripe customer {gone} was deleted" in told.stderr
+    assert desk.ask("SELECT * FROM stripe_customers") == []
+
+
+def test_sync_of_an_id_while_stripe_is_away_can_not_be_done_and_stores_nothing(desk: Desk) -> None:
+    stranger = desk.subscribed()
+    desk.stripe.simulator.world.faults.api.append(ApiFault("500", 3, customer=stranger))
+    away = desk.run("sync", stranger)
+    assert away.exit_code == 3
+    assert f"{stranger} could not be fetched" in away.stderr
+    assert desk.ask("SELECT * FROM stripe_customers") == []
+    assert desk.run("sync", stranger).stdout == f"Fetched from Stripe: {stranger}.\n"
+    assert desk.ask("SELECT id FROM stripe_customers") == [(stranger,)]
 
 
 def test_backfill_stores_what_is_missing_once(desk: Desk) -> None:

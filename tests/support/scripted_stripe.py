@@ -16,6 +16,10 @@ from urllib.parse import parse_qsl
 
 from tests.support.simulator import free_socket, serving
 
+NOT_ALLOWED = (
+    "The provided key 'rk_test_***abcd' does not have the required permissions for this endpoint on account 'acct_1'. "
+    "Having the 'rak_invoice_read' permission would allow this request to continue."
+)
 _PAGING = frozenset({"limit", "starting_after", "status"})
 
 
@@ -39,7 +43,7 @@ class ScriptedStripe:
 
     def _answer(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
         if path in self.forbidden:
-            return 403, {"error": {"type": "invalid_request_error", "message": "The key may not read this."}}
+            return 403, {"error": {"type": "invalid_request_error", "message": NOT_ALLOWED}}
         if path in self.objects:
             return 200, self.objects[path]
         if path not in self.lists:
