@@ -118,7 +118,7 @@ class Chronicle:
         self.oracle.agreed(invoice.subscription, invoice.customer, begun=begun)
         match kind:
             case "invoice.created":
-                self.oracle.drafted(invoice.subscription, invoice.id, invoice.created)
+                self.oracle.drafted(invoice.subscription, invoice.id, invoice.created, _change_billed(invoice))
             case "invoice.finalized":
                 self.oracle.billed(invoice.subscription, invoice.id, invoice.due_date)
             case "invoice.paid":
@@ -158,7 +158,9 @@ class Chronicle:
             )
             for item in subscription.items
         )
-        self.oracle.sold(subscription.id, bought, subscription.cancel_at)
+        pending = subscription.pending_update
+        wish = pending.invoice if pending is not None else None
+        self.oracle.sold(subscription.id, bought, subscription.cancel_at, wish)
         self._account(subscription.id)
 
     def _account(self, agreement: str) -> None:
@@ -173,3 +175,14 @@ class Chronicle:
             account.bought += before == NOTHING
             account.upgraded += NOTHING < before < rank
             self._tier_of[agreement] = rank
+
+
+def _change_billed(invoice: Invoice) -> frozenset[tuple[str, int]]:
+    """What a change of plan is charged for, price and quantity; nothing of any other bill."""
+    if invoice.billing_reason != "subscription_update":
+        return frozenset()
+    return frozenset(
+        (line.price, line.quantity)
+        for line in invoice.lines
+        if line.amount > 0 and line.price is not None and line.quantity is not None
+    )

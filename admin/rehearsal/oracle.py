@@ -12,7 +12,7 @@ mistakes that it is here to find. All times are UTC seconds.
     in a state that nobody has heard of                    nothing
 
 Where the merchant asks for it: an agreement in good standing whose newest bill isn't paid is open only as late as a renewal
-may be, from when its stretch began, and in its first stretch never; and nothing is open while the money of the newest
+may be, from when its stretch began, and in its first stretch never; a bill for a change that never came says nothing; and nothing is open while the money of the newest
 paid bill was taken back. A trial needs no money.
 """
 
@@ -89,6 +89,8 @@ class Bill:
     state: Literal["draft", "open", "paid", "void", "written off"] = "draft"
     refunded: bool = False
     disputed: bool = False
+    change_to: frozenset[tuple[str, int]] = frozenset()
+    """Of a bill for a change of plan: the prices and quantities that it is about."""
 
 
 @dataclass(slots=True)
@@ -100,6 +102,8 @@ class Agreement:
     trust: Trust = Trust.UNPROVEN
     bought: tuple[Bought, ...] = ()
     planned_end: int | None = None
+    wish: str | None = None
+    """The bill that has to be paid before a change comes true: until then all is as it was before."""
     is_odd: bool = False
     """The payment service has a word for how it stands that nobody has heard of."""
     bills: dict[str, Bill] = field(default_factory=dict)
@@ -131,14 +135,18 @@ class Oracle:
         if on_credit and known.trust is Trust.UNPROVEN:
             known.trust = Trust.GOOD
 
-    def sold(self, agreement: str, bought: tuple[Bought, ...], planned_end: int | None) -> None:
-        """What is being paid for now, and when it was agreed to end, if it was."""
+    def sold(
+        self, agreement: str, bought: tuple[Bought, ...], planned_end: int | None, wish: str | None = None
+    ) -> None:
+        """What is being paid for now, when it was agreed to end, if it was, and which bill a change waits for."""
         known = self._agreements[agreement]
-        known.bought, known.planned_end = bought, planned_end
+        known.bought, known.planned_end, known.wish = bought, planned_end, wish
 
-    def drafted(self, agreement: str, bill: str, dated: int) -> None:
+    def drafted(
+        self, agreement: str, bill: str, dated: int, change_to: frozenset[tuple[str, int]] = frozenset()
+    ) -> None:
         """A bill was made, and may still change."""
-        self._agreements[agreement].bills[bill] = Bill(dated)
+        self._agreements[agreement].bills[bill] = Bill(dated, change_to=change_to)
 
     def billed(self, agreement: str, bill: str, due: int | None) -> None:
         """The bill is final and went out."""
@@ -275,7 +283,13 @@ class Oracle:
 
 
 def _is_newest_paid(known: Agreement) -> bool:
-    return not known.bills or [*known.bills.values()][-1].state == "paid"
+    had = {(one.price, one.quantity) for one in known.bought}
+    for name, bill in reversed(known.bills.items()):
+        waits = bill.state == "open" and name == known.wish
+        never_came = bill.state == "void" and bill.change_to and had.isdisjoint(bill.change_to)
+        if not waits and not never_came:
+            return bill.state == "paid"
+    return True
 
 
 def rank_at(openings: Iterable[Opening], moment: float, everybody: int) -> int:

@@ -139,12 +139,12 @@ class Rare:
             "transfer_lookup_key": "true",
         }
         answer = await self._house.ask("POST", "/v1/prices", **form)
-        if answer.status_code == 200:
+        heir = store.price_with_key(key)
+        if heir is not None and heir is not holder:  # an answer that was lost says nothing of it
             # Once in a world: a price that held the key between two looks at the catalogue was never seen under it.
             self._keys_moved = True
-            price, tier = str(answer.json()["id"]), terms.tiers[keys[key]]
-            self._house.chronicle.oracle.is_worth(price, keys[key], tier.past_due_grace)
-            self._lives.sell(price)
+            self._house.chronicle.oracle.is_worth(heir.id, keys[key], terms.tiers[keys[key]].past_due_grace)
+            self._lives.sell(heir.id)
         return f"finds {key} moved away from {holder.id}: {answer.status_code}"
 
 

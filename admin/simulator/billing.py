@@ -55,7 +55,7 @@ class Billing:
             subscription.status = "trialing"
         elif paid_already or subscription.collection_method == "send_invoice":
             subscription.status = "active"
-        lines = [self._line(item, free=subscription.status == "trialing") for item in subscription.items]
+        lines = [self.line(item, free=subscription.status == "trialing") for item in subscription.items]
         invoice = self.invoicing.draft(subscription, "subscription_create", lines, finalizes_in=0)
         if not paid_already:
             self._journal.say("customer.subscription.created", subscription)
@@ -188,7 +188,7 @@ class Billing:
                     item.anchor = now
                 self._roll(item, now if trial_over else item.period_end)
             unpaid = subscription.status == "unpaid"
-            lines = [self._line(item) for item in due] + self._owed(subscription)
+            lines = [self.line(item) for item in due] + self._owed(subscription)
             self.invoicing.draft(
                 subscription, "subscription_cycle", lines, finalizes_in=None if unpaid else self.settings.draft_seconds
             )
@@ -287,7 +287,7 @@ class Billing:
             for item in subscription.items:
                 self._restart(item)
             subscription.anchor = self.now
-            lines = [self._line(item) for item in subscription.items] + self._owed(subscription)
+            lines = [self.line(item) for item in subscription.items] + self._owed(subscription)
             invoice = self.invoicing.draft(subscription, "subscription_update", lines, finalizes_in=0)
         if not wait_for_payment:
             self.unpause(subscription)
@@ -321,7 +321,8 @@ class Billing:
         item.anchor = self.now
         self._roll(item, self.now)
 
-    def _line(self, item: Item, *, free: bool = False) -> Line:
+    def line(self, item: Item, *, free: bool = False) -> Line:
+        """What an item costs for its period."""
         price = self.store.prices[item.price]
         name = self.store.products[price.product].name
         return Line(
@@ -336,26 +337,9 @@ class Billing:
         )
 
     def _owed(self, subscription: Subscription) -> list[Line]:
-        """The line for changes of plan that were left for the next invoice, if any."""
-        if subscription.owed_prorations == 0:
-            return []
-        amount, subscription.owed_prorations = subscription.owed_prorations, 0
-        return [self.proration_line(subscription, amount)]
-
-    def proration_line(self, subscription: Subscription, amount: int) -> Line:
-        """What a change in the middle of a period costs or gives back."""
-        ends = max(item.period_end for item in subscription.items)
-        return Line(
-            id=self.store.new_id("il"),
-            description="Unused and remaining time after a change of plan",
-            amount=amount,
-            period_start=self.now,
-            period_end=ends,
-            price=None,
-            item=None,
-            quantity=None,
-            proration=True,
-        )
+        """The lines for changes of plan that were left for the next invoice."""
+        lines, subscription.owed_prorations = subscription.owed_prorations, []
+        return lines
 
     def _to(self, subscription: Subscription, status: Status) -> None:
         with self._journal.changing("customer.subscription.updated", subscription):

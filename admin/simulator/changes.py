@@ -6,7 +6,7 @@ subscription half changed: everything that can be refused is refused before the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from admin.simulator.entities import Item, PendingUpdate
@@ -16,7 +16,7 @@ from policies.offers import Offer
 
 if TYPE_CHECKING:
     from admin.simulator.billing import Billing
-    from admin.simulator.entities import Price, Subscription
+    from admin.simulator.entities import Line, Price, Subscription
     from admin.simulator.wire import Params
 
 PENDING_SECONDS = 23 * 3600
@@ -30,11 +30,12 @@ _UNCHARGED = ("trialing", "paused", "incomplete")
 class Change:
     """The items as they will be, what that costs now, and whether the billing day moves to today.
 
-    `is_charged` is false where nothing that costs anything changes, or nothing is being paid for at present.
+    `prorations` gives back the rest of what was had, and charges the rest of what is had from now on. `is_charged` is
+    false where nothing that costs anything changes, or nothing is being paid for at present.
     """
 
     items: list[Item]
-    proration: int
+    prorations: list[Line]
     restarts: bool
     is_charged: bool
 
@@ -78,7 +79,7 @@ def read_change(billing: Billing, subscription: Subscription, wanted: list[Param
             item.anchor = item.period_start = billing.now
             item.period_end = billing.period_from(item.price, billing.now, billing.now)
     is_charged = subscription.status not in _UNCHARGED and _bought(items) != _bought(subscription.items)
-    return Change(items, _proration(billing, subscription, items, restarts=restarts), restarts, is_charged)
+    return Change(items, _prorations(billing, subscription, items, restarts=restarts), restarts, is_charged)
 
 
 def new_item(billing: Billing, subscription: Subscription, price: str, quantity: int) -> Item:
@@ -119,8 +120,7 @@ def price_in_words(price: Price) -> str:
 def refuse_unpayable(billing: Billing, subscription: Subscription, change: Change, proration: str) -> None:
     """`payment_behavior=error_if_incomplete`: what can't be charged at once is refused before anything changes."""
     charged_now = change.is_charged and (change.restarts or proration == "always_invoice")
-    amount = change.proration if proration != "none" else _full_price(billing, change.items)
-    if charged_now and _is_declined(billing, subscription, amount):
+    if charged_now and _is_declined(billing, subscription, _charged(billing, change, proration)):
         raise billing.invoicing.decline(billing.store.customers[subscription.customer])
 
 
@@ -129,29 +129,34 @@ def apply_change(billing: Billing, subscription: Subscription, change: Change, *
     if not change.is_charged or (proration == "none" and not change.restarts):
         subscription.items = change.items
         return
-    amount = change.proration if proration != "none" else _full_price(billing, change.items)
+    lines = _charged(billing, change, proration)
     if proration == "create_prorations" and not change.restarts:
         subscription.items = change.items
-        subscription.owed_prorations += amount
+        subscription.owed_prorations += lines
         return
     charges = subscription.collection_method == "charge_automatically" and not subscription.ended
-    line = billing.proration_line(subscription, amount)
-    if payment == "pending_if_incomplete" and _is_declined(billing, subscription, amount):
-        invoice = billing.invoicing.draft(subscription, "subscription_update", [line], finalizes_in=None)
+    if payment == "pending_if_incomplete" and _is_declined(billing, subscription, lines):
+        invoice = billing.invoicing.draft(subscription, "subscription_update", lines, finalizes_in=None)
         subscription.pending_update = PendingUpdate(change.items, invoice.id, billing.now + PENDING_SECONDS)
         billing.pay_now(invoice)
         return
     subscription.items = change.items
     if change.restarts:
         subscription.anchor = billing.now
-    invoice = billing.invoicing.draft(subscription, "subscription_update", [line], finalizes_in=0)
+    invoice = billing.invoicing.draft(subscription, "subscription_update", lines, finalizes_in=0)
     billing.invoicing.finalize(invoice, days_until_due=subscription.days_until_due)
     if charges:
         # Charged by the schedule at this very second, after the change itself has been said.
         invoice.next_payment_attempt = billing.now
 
 
-def _is_declined(billing: Billing, subscription: Subscription, amount: int) -> bool:
+def _charged(billing: Billing, change: Change, proration: str) -> list[Line]:
+    """What is billed at once: the rest of the period, or where a new one begins without prorations all of it."""
+    return change.prorations if proration != "none" else [billing.line(item) for item in change.items]
+
+
+def _is_declined(billing: Billing, subscription: Subscription, lines: list[Line]) -> bool:
+    amount = sum(line.amount for line in lines)
     customer = billing.store.customers[subscription.customer]
     automatic = subscription.collection_method == "charge_automatically"
     return automatic and amount + customer.balance > 0 and customer.card in ("fails", "none")
@@ -166,18 +171,14 @@ def _bought(items: list[Item]) -> list[tuple[str, str, int]]:
     return [(item.id, item.price, item.quantity) for item in items]
 
 
-def _full_price(billing: Billing, items: list[Item]) -> int:
-    return sum(billing.store.prices[item.price].unit_amount * item.quantity for item in items)
-
-
-def _proration(billing: Billing, subscription: Subscription, items: list[Item], *, restarts: bool) -> int:
-    """The price of the rest of the period afterwards, less what was paid for it before; nothing during a trial."""
+def _prorations(billing: Billing, subscription: Subscription, items: list[Item], *, restarts: bool) -> list[Line]:
+    """The rest of the period: less what was paid for it before, and its price afterwards; nothing during a trial."""
     if subscription.status in _UNCHARGED:
-        return 0
+        return []
     before = {item.id: item for item in subscription.items}
     after = {item.id: item for item in items}
-    total = 0
-    for identifier in before.keys() | after.keys():
+    lines: list[Line] = []
+    for identifier in [*before, *(new for new in after if new not in before)]:
         old, new = before.get(identifier), after.get(identifier)
         if (
             not restarts
@@ -186,14 +187,20 @@ def _proration(billing: Billing, subscription: Subscription, items: list[Item], 
             and (old.price, old.quantity) == (new.price, new.quantity)
         ):
             continue
-        total -= _remaining(billing, old)
-        total += _remaining(billing, new)
-    return total
+        lines += _rest(billing, old, "Unused time on", -1)
+        lines += _rest(billing, new, "Remaining time on", 1)
+    return lines
 
 
-def _remaining(billing: Billing, item: Item | None) -> int:
-    if item is None or item.period_end <= item.period_start:
-        return 0
+def _rest(billing: Billing, item: Item | None, what: str, sign: int) -> list[Line]:
+    """What is left of an item's period, as a line of its own; none where nothing is."""
+    if item is None or item.quantity == 0 or item.period_end <= item.period_start:
+        return []
     left = max(0, item.period_end - billing.now)
-    amount = billing.store.prices[item.price].unit_amount * item.quantity
-    return round(amount * left / (item.period_end - item.period_start))
+    whole = billing.line(item)
+    amount = sign * round(whole.amount * left / (item.period_end - item.period_start))
+    return [
+        replace(
+            whole, description=f"{what} {whole.description}", amount=amount, period_start=billing.now, proration=True
+        )
+    ]

@@ -117,7 +117,7 @@ class PendingUpdate:
 
 @dataclass(slots=True)
 class Subscription:
-    """A customer who pays, or does not, for items. `owed_prorations` waits for the next invoice."""
+    """A customer who pays, or does not, for items. `owed_prorations` are lines that wait for the next invoice."""
 
     id: str
     customer: str
@@ -145,7 +145,7 @@ class Subscription:
     paused_at: int | None = None
     paused_by: str | None = None
     pending_update: PendingUpdate | None = None
-    owed_prorations: int = 0
+    owed_prorations: list[Line] = field(default_factory=list)
 
     @property
     def ended(self) -> bool:

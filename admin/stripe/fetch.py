@@ -13,7 +13,7 @@ from typing import Final
 
 from admin.stripe.budget import Priority
 from admin.stripe.client import Failure, StripeGateway, StripeRefused, StripeUnavailable, path
-from admin.stripe.fields import Json, reference
+from admin.stripe.fields import Json, child, reference
 from admin.stripe.objects import (
     Malformed,
     ReadCustomer,
@@ -169,6 +169,13 @@ async def whole(
         items = read_items({"data": list(pages)}, source)
         if isinstance(items, Malformed):
             return Failed(items.detail, unavailable=False)
+        first = zip(subscription.item_ids, subscription.fact.items, strict=True)
+        if not is_second_look and not set(first) <= set(items):
+            # Renewed or changed between the two answers: the first ten would be of before, and the others of after it.
+            again = await gateway.get(path("subscriptions", subscription_id), priority=priority)
+            if isinstance(again, StripeUnavailable | StripeRefused):
+                return failed(again)
+            return await whole(gateway, again, priority, wanted, is_second_look=True)
         subscription = with_items(subscription, items)
     if subscription.fact.status == "past_due":
         invoices = await open_invoices(gateway, subscription_id, priority)
@@ -187,7 +194,8 @@ async def whole(
             since = invoices[0].owed_since
             subscription = replace(subscription, fact=replace(subscription.fact, oldest_open_invoice_at=since))
     named = None if is_second_look else reference(source.get("latest_invoice"))
-    paid = await with_payments(gateway, subscription.fact, wanted, priority, named)
+    is_change_pending = bool(child(source, "pending_update"))
+    paid = await with_payments(gateway, subscription.fact, wanted, priority, named, is_change_pending=is_change_pending)
     if isinstance(paid, MovedOn):
         # What was bought and what was paid are of two moments: together they might open what nobody paid for.
         again = await gateway.get(path("subscriptions", subscription_id), priority=priority)

@@ -143,13 +143,11 @@ def claim_of(source: Json) -> str | None:
 
 
 def with_items(subscription: ReadSubscription, items: tuple[tuple[str, ItemFact], ...]) -> ReadSubscription:
-    """`subscription` with further items; one that is there already stays as it is."""
-    known = set(subscription.item_ids)
-    fresh = tuple((item_id, item) for item_id, item in items if item_id not in known)
+    """`subscription` with all of its items, in place of the first ten that came with it."""
     return replace(
         subscription,
-        fact=replace(subscription.fact, items=subscription.fact.items + tuple(item for _, item in fresh)),
-        item_ids=subscription.item_ids + tuple(item_id for item_id, _ in fresh),
+        fact=replace(subscription.fact, items=tuple(item for _, item in items)),
+        item_ids=tuple(item_id for item_id, _ in items),
         has_more_items=False,
     )
 

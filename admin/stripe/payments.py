@@ -7,12 +7,13 @@ an unreadable answer for a payment: a look that can't be finished is a `Failed`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from admin.stripe.client import StripeGateway, StripeRefused, StripeUnavailable, path
 from admin.stripe.fields import Json, child, entries, identifier, reference
+from admin.stripe.latest_invoice import status_of_latest
 from policies.entitlement import PAYING
 
 if TYPE_CHECKING:
@@ -59,8 +60,13 @@ async def with_payments(
     wanted: Wanted,
     priority: Priority,
     named: str | None = None,
+    *,
+    is_change_pending: bool = False,
 ) -> SubscriptionFact | Failure | MovedOn:
-    """`fact` with what is wanted of its invoices, if the newest is the `named` one."""
+    """`fact` with what is wanted of its invoices, if the newest is the `named` one.
+
+    While `is_change_pending`, the newest may be for what they don't have yet.
+    """
     if fact.status not in _CONCERNED or not (wanted.invoices or wanted.refunds or wanted.disputes):
         return fact
     # Newest first, as all of Stripe's lists.
@@ -71,9 +77,17 @@ async def with_payments(
     invoices = [entry for entry in entries(page, "data") if isinstance(entry, Mapping)]
     if named is not None and invoices and identifier(invoices[0].get("id")) != named:
         return MovedOn()
-    if invoices:
-        fact = replace(fact, latest_invoice=identifier(invoices[0].get("status")) or "unreadable")
-    last_paid = next((one for one in invoices if one.get("status") == "paid"), None)
+    status = await status_of_latest(gateway, fact, invoices, priority, is_change_pending=is_change_pending)
+    last_paid = _last_paid(invoices)
+    if page.get("has_more") is True and (status is None or last_paid is None):
+        every = await gateway.list_all("/v1/invoices", {"subscription": fact.id}, priority=priority)
+        if isinstance(every, StripeUnavailable | StripeRefused):
+            return every
+        status = await status_of_latest(gateway, fact, every, priority, is_change_pending=is_change_pending)
+        last_paid = _last_paid(every)
+    if isinstance(status, StripeUnavailable | StripeRefused):
+        return status
+    fact = replace(fact, latest_invoice=status)
     invoice_id = None if last_paid is None else identifier(last_paid.get("id"))
     if invoice_id is None or not (wanted.refunds or wanted.disputes):
         return fact
@@ -96,6 +110,10 @@ async def features_of(gateway: StripeGateway, stripe_customer: str, priority: Pr
         return listed
     keys = (entry.get("lookup_key") for entry in listed)
     return tuple(sorted({key for key in keys if isinstance(key, str) and 0 < len(key) <= 80 and key.isprintable()}))
+
+
+def _last_paid(invoices: Iterable[Json]) -> Json | None:
+    return next((one for one in invoices if one.get("status") == "paid"), None)
 
 
 async def _charges_of(gateway: StripeGateway, invoice_id: str, priority: Priority) -> list[Json] | Failure:

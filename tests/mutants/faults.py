@@ -44,6 +44,7 @@ _SIGNATURE: Final = "admin/stripe/signature.py"
 _RECONCILE: Final = "admin/stripe/reconcile.py"
 _LEDGER: Final = "admin/ledger/stripe_customers.py"
 _PAYMENTS: Final = "admin/stripe/payments.py"
+_LATEST: Final = "admin/stripe/latest_invoice.py"
 _INBOX: Final = "admin/ledger/inbox.py"
 _STORED: Final = "admin/ledger/stored_facts.py"
 _CLIENT: Final = "admin/stripe/client.py"
@@ -129,6 +130,10 @@ READINGS: Final = (
     _one("pending-update-counts", "they have asked for it", _OBJECTS, '    listed = child(source, "items")\n', '    pending = child(source, "pending_update").get("subscription_items")\n    listed = {"data": pending} if pending else child(source, "items")\n'),
     _one("paused-collection-pauses", "paused is paused", _OBJECTS, "        status=status,\n        items=", '        status="paused" if source.get("pause_collection") else status,\n        items='),
     _one("ten-items", "the list is the list", _FETCH, "if subscription.has_more_items:", "if False:"),
+    Mutant("ten-items-of-before", "the others are added to them", (
+        Edit(_FETCH, "if not is_second_look and not set(first) <= set(items):", "if False:"),
+        Edit(_FETCH, "subscription = with_items(subscription, items)", "subscription = with_items(subscription, (*first, *(one for one in items if one[0] not in subscription.item_ids)))"),
+    )),
     _one("one-subscription", "limit: 1", _CLIENT, '                    if page.get("has_more") is not True:', '                    if path == "/v1/subscriptions":\n                        return tuple(found[:1])\n                    if page.get("has_more") is not True:'),
     _one("cancel-by-customer", "a deletion is the customer's end", _FETCH, "subscriptions=tuple(subscription.fact for subscription in found),", 'subscriptions=() if any(one.fact.status == "canceled" for one in found) else tuple(one.fact for one in found),'),
     _one("deleted-keeps", "a customer that is gone changes nothing", _FETCH, "        return Fetched((), {}, deleted=True)\n", '        return Failed("it is gone")\n'),
@@ -145,7 +150,10 @@ OPTIONS: Final = (
     _one("unpaid-at-once", "what isn't paid isn't paid", _RULES, "            late = item.period_start + rules.renewal_leeway\n", "            late = item.period_start\n"),
     _one("a-bill-that-went-out-is-paid", "it is on its way", _RULES, 'subscription.latest_invoice not in {None, "paid"}', 'subscription.latest_invoice not in {None, "paid", "open"}'),
     _one("void-is-settled", "nothing is owed any more", _RULES, 'subscription.latest_invoice not in {None, "paid"}', 'subscription.latest_invoice not in {None, "paid", "void"}'),
-    _one("latest-is-last-of-the-list", "lists are in order", _PAYMENTS, 'latest_invoice=identifier(invoices[0].get("status"))', 'latest_invoice=identifier(invoices[-1].get("status"))'),
+    _one("latest-is-last-of-the-list", "lists are in order", _PAYMENTS, "status_of_latest(gateway, fact, invoices,", "status_of_latest(gateway, fact, invoices[::-1],"),
+    _one("void-change-is-owed", "an invoice is an invoice", _LATEST, 'if status == "void":', "if False:"),
+    _one("void-change-is-free", "void is as if it had never been", _LATEST, "if not in_force:", "if True:"),
+    _one("pending-change-is-owed", "the newest invoice is what they have", _LATEST, 'if status == "open" and is_change_pending:', "if False:"),
     _one("two-answers-of-two-moments", "a look is one moment", _PAYMENTS, "if named is not None and invoices and", "if False and invoices and"),
     _one("refund-unread", "a refund changes no status", _RULES, "(rules.revoke_on_refund and subscription.refunded) or ", ""),
     _one("part-refunds-count", "money went back", _PAYMENTS, 'bool(charges) and all(charge.get("refunded") is True for charge in charges)', 'any(charge.get("amount_refunded") for charge in charges)'),

@@ -104,7 +104,7 @@ def test_a_deleted_item_gives_nothing() -> None:
     assert read(modern(items={"data": [item(deleted=True)]})).fact.items == ()
 
 
-def test_more_items_are_asked_for_and_added_once() -> None:
+def test_more_items_take_the_place_of_the_first_ten() -> None:
     first = read(modern(items={"data": [item(1)], "has_more": True}))
     assert first.has_more_items
     page = read_items({"data": [item(1), item(2)]}, modern(current_period_end=END))
