@@ -289,9 +289,13 @@ async def house(
     webhooks: bool = True,
     script: Callable[[Visit], Any] | None = None,
     upstream_url: str | None = None,
+    on_the_way: Callable[[Any], Any] = lambda app: app,
     **sections: str,
 ) -> AsyncIterator[House]:
-    """A whole gateway until the block ends. `sections` are those of `configuration`; `script` replaces the upstream's."""
+    """A whole gateway until the block ends. `sections` are those of `configuration`; `script` replaces the upstream's.
+
+    `on_the_way` may stand between the gateway and the simulated Stripe.
+    """
     answers = [PLAIN_ANSWER]
 
     async def answering(visit: Visit) -> None:
@@ -307,7 +311,7 @@ async def house(
         simulator, base = None, None
         if stripe:
             target = [(f"{api}/_gateway/stripe/webhook", WEBHOOK_SECRET)] if webhooks else []
-            simulator, base = await stack.enter_async_context(serving_simulator(webhook=target))
+            simulator, base = await stack.enter_async_context(serving_simulator(webhook=target, on_the_way=on_the_way))
         text = configuration(
             public_url=api,
             ledger=fresh_sqlite(directory),

@@ -181,11 +181,12 @@ async def serving_simulator(
     webhook: Sequence[tuple[str, str]] = (),
     wall_clock: Callable[[], float] = time.time,
     retry_seconds: tuple[float, ...] = (0.05, 0.05),
+    on_the_way: Callable[[Any], Any] = lambda app: app,
 ) -> AsyncIterator[tuple[Simulator, str]]:
-    """A simulator in this event loop, and its base URL."""
+    """A simulator in this event loop, and its base URL. `on_the_way` may stand between it and whoever calls."""
     listener = free_socket()
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     simulator = Simulator(wall_clock=wall_clock, webhook=webhook, public_base=base, retry_seconds=retry_seconds)
     simulator.seed(offers)
-    async with serving(simulator.asgi, listener):
+    async with serving(on_the_way(simulator.asgi), listener):
         yield simulator, base

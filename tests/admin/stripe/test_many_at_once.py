@@ -15,14 +15,17 @@ import pytest
 from admin.ledger.budgets import CallBudgets
 from admin.ledger.tables import customers, inbox, stripe_customers
 from admin.stripe.budget import Priority
+from admin.stripe.envelope import concerns_a_customer
 from admin.stripe.results import CheckoutUrl
 from admin.stripe.shared_budget import SharedBudget, calls_of, looks_of
 from admin.stripe.verify import CouldNotVerify, Verified, VerifyNow
+from admin.stripe.webhook import Reception
 from policies.decision import Forward, Refuse, decide
 from policies.entitlement import Entitlement, derive
 from policies.facts import ItemFact, SubscriptionFact
 from policies.requirement import Access, Requirement
 from tests.admin.stripe.conftest import BACK, RULES, SUCCESS, Shop
+from tests.admin.stripe.test_webhook_pipeline import thin
 
 MANY = 10_000
 PRO = Requirement(Access.TIER, 1, "pro")
@@ -198,3 +201,26 @@ async def test_a_webhook_that_would_wait_in_vain_is_left_to_the_worker_at_once(p
     for task in crowd:
         task.cancel()
     await asyncio.gather(*crowd, return_exceptions=True)
+
+
+@pytest.mark.parametrize("wire", ["snapshot", "thin"])
+async def test_a_renewal_that_is_left_to_the_worker_is_looked_at_for_all_its_events_together(
+    shop: Shop, wire: str
+) -> None:
+    await shop.subscribe("alice")
+    await shop.receive_all()
+    shop.simulator.advance(31 * DAY + 7200)
+    mail = [one for one in await shop.mail() if concerns_a_customer(one.type)]
+    assert len(mail) >= 5
+    shop.rewire(inline_seconds=0.0)
+    for delivery in mail:
+        assert (await shop.receive(delivery if wire == "snapshot" else thin(delivery))).reception == Reception.PENDING
+    await shop.aclose()
+    shop.rewire()
+    calls = counted(shop)
+    assert await shop.worker.run_once() == (1 if wire == "snapshot" else len(mail))
+    assert set(await shop.inbox.counts(shop.pair)) <= {"done", "ignored"}
+    objects = {path for path in calls if path.startswith(("/v1/invoices/", "/v1/subscriptions/"))}
+    assert {calls[path] for path in objects} <= {1}
+    assert calls["/v1/subscriptions"] <= (1 if wire == "snapshot" else 2 * len(objects)) < len(mail)
+    assert await shop.tier("alice") == "pro"
