@@ -1,8 +1,9 @@
 """Looks at every Stripe customer that the ledger knows, a page at a time, and goes on where it was cut off.
 
 It decides how many are looked at side by side and when Stripe counts as away. The place up to which everybody was
-looked at is kept in the ledger after each page: whoever is killed looks at most one page again. It must never hold more
-than a page in memory, and never move on past somebody without having asked.
+looked at is kept in the ledger after each page: whoever is killed looks at most one page again, and whoever is stopped
+keeps what that page repaired, which a second look would not count. It must never hold more than a page in memory, and
+never move on past somebody without having asked.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from admin.stripe.worker import FAILURES_IN_A_ROW
@@ -63,32 +64,41 @@ class Everybody:
         return (await self._kept())[1].done
 
     async def run(self, told: Callable[[Sweep], None], *, anew: bool = False) -> Sweep:
-        """Look at everybody from where the last sweep was cut off, or `anew`. Raises LedgerDownError."""
+        """Look at everybody from where the last sweep was cut off, or `anew`. Raises LedgerDownError.
+
+        `told` hears of each, with failures and repairs once a page is whole.
+        """
         after, sweep = ("", Sweep(0)) if anew else await self._kept()
-        total = await self._stripe_customers.count(self._pair)
-        sweep = Sweep(total, sweep.done, sweep.failed, sweep.repaired, sweep.failures)
+        if anew:  # or what is cut off in its first page would go on where an older one was
+            await self._meta.set(self._meta_key, "")
+        sweep = replace(sweep, total=await self._stripe_customers.count(self._pair))
         told(sweep)
         while page := await self._stripe_customers.all_ids(self._pair, after, PAGE):
-            looked = await self._page(page)
-            if isinstance(looked, str):
-                return Sweep(total, sweep.done, sweep.failed, sweep.repaired, sweep.failures, stopped_by=looked)
-            named = tuple(f"{one}: {outcome.problem}" for one, outcome in looked.items() if outcome.problem)
-            sweep = Sweep(
-                total,
-                sweep.done + len(page),
-                sweep.failed + len(named),
-                sweep.repaired + sum(outcome.repaired for outcome in looked.values()),
-                (sweep.failures + named)[:NAMED_FAILURES],
+            looked: dict[str, Looked] = {}
+            try:
+                problem = await self._page(page, looked, sweep, told)
+            except asyncio.CancelledError:
+                await self._keep(after, _repaired(sweep, looked))
+                raise
+            if problem is not None:
+                await self._keep(after, _repaired(sweep, looked))
+                return replace(sweep, stopped_by=problem)
+            named = tuple(f"{one}: {looked[one].problem}" for one in page if looked[one].problem)
+            sweep = replace(
+                _repaired(sweep, looked),
+                done=sweep.done + len(page),
+                failed=sweep.failed + len(named),
+                failures=(sweep.failures + named)[:NAMED_FAILURES],
             )
             after = page[-1]
             await self._keep(after, sweep)
-            told(sweep)
         await self._meta.set(self._meta_key, "")
-        return Sweep(total, sweep.done, sweep.failed, sweep.repaired, sweep.failures, finished=True)
+        return replace(sweep, finished=True)
 
-    async def _page(self, page: list[str]) -> dict[str, Looked] | str:
-        """What became of each, or why Stripe counts as away."""
-        looked: dict[str, Looked] = {}
+    async def _page(
+        self, page: list[str], looked: dict[str, Looked], before: Sweep, told: Callable[[Sweep], None]
+    ) -> str | None:
+        """Fill `looked`. Why Stripe counts as away, if it does."""
         left = iter(page)
         in_a_row = 0
 
@@ -99,13 +109,14 @@ class Everybody:
                     return
                 looked[one] = outcome = await self._look(one)
                 in_a_row = in_a_row + 1 if outcome.problem else 0
+                told(replace(before, done=before.done + len(looked)))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(SIDE_BY_SIDE):
                 group.create_task(one_after_the_other())
         if in_a_row >= FAILURES_IN_A_ROW:
             return next(outcome.problem for outcome in reversed(looked.values()) if outcome.problem)
-        return looked
+        return None
 
     async def _kept(self) -> tuple[str, Sweep]:
         try:
@@ -119,3 +130,8 @@ class Everybody:
     async def _keep(self, after: str, sweep: Sweep) -> None:
         kept = [after, sweep.done, sweep.failed, sweep.repaired, list(sweep.failures)]
         await self._meta.set(self._meta_key, json.dumps(kept))
+
+
+def _repaired(sweep: Sweep, looked: dict[str, Looked]) -> Sweep:
+    """Of a page that is looked at again: what was mended in it is as it should be by then, and would go uncounted."""
+    return replace(sweep, repaired=sweep.repaired + sum(outcome.repaired for outcome in looked.values()))

@@ -53,11 +53,11 @@ async def test_a_hundred_thousand_are_each_looked_at_once_and_never_held_togethe
         seen[one] += 1
         return Looked(repaired=one.endswith("7"))
 
-    told: list[Sweep] = []
+    told: list[int] = []
     peaks: list[int] = []
 
     def tell(at: Sweep) -> None:
-        told.append(at)
+        told.append(at.done)
         if at.done == 10 * PAGE:
             tracemalloc.start()
         elif at.done == 20 * PAGE:
@@ -68,7 +68,7 @@ async def test_a_hundred_thousand_are_each_looked_at_once_and_never_held_togethe
     assert outcome == Sweep(100_000, 100_000, repaired=10_000, finished=True)
     assert len(seen) == 100_000
     assert set(seen.values()) == {1}
-    assert [at.done for at in told] == list(range(0, 100_001, PAGE))
+    assert told == list(range(100_001))
     assert peaks[0] < 5_000_000, "a hundred thousand ids take more"
 
 
@@ -95,6 +95,63 @@ async def test_one_that_was_cut_off_goes_on_where_it_was(database: Database) -> 
     assert len(seen) == 5 * PAGE
     assert sum(count > 1 for count in seen.values()) < PAGE
     assert await again.left_off() == 0
+
+
+@pytest.mark.parametrize("how", ["stopped", "Stripe is away"])
+async def test_what_the_page_that_was_cut_off_had_repaired_is_counted_in_the_end(database: Database, how: str) -> None:
+    await known(database, 2 * PAGE)
+    behind = {f"cus_{number:06}" for number in range(PAGE - 10, PAGE + 10)}
+    cut = asyncio.Event()
+
+    async def look(one: str) -> Looked:
+        if one == f"cus_{PAGE + 50:06}":
+            cut.set()
+            if how == "stopped":
+                await asyncio.Event().wait()
+        if cut.is_set():
+            return Looked(problem=how)
+        found = one in behind
+        behind.discard(one)
+        return Looked(repaired=found)
+
+    running = asyncio.create_task(sweep(database, look).run(ignore))
+    await cut.wait()
+    if how == "stopped":
+        running.cancel()
+    await asyncio.wait({running})
+
+    async def works(one: str) -> Looked:
+        return Looked(repaired=one in behind)
+
+    again = sweep(database, works)
+    assert await again.left_off() == PAGE
+    outcome = await again.run(ignore)
+    assert (outcome.done, outcome.failed, outcome.repaired, outcome.finished) == (2 * PAGE, 0, 20, True)
+
+
+async def test_one_that_is_begun_anew_and_cut_off_at_once_does_not_go_on_where_an_older_one_was(
+    database: Database,
+) -> None:
+    await known(database, 3 * PAGE)
+    cut = asyncio.Event()
+
+    def until(last: int) -> Look:
+        async def look(one: str) -> Looked:
+            if one >= f"cus_{last:06}":
+                cut.set()
+                await asyncio.Event().wait()
+            return Looked()
+
+        return look
+
+    for last, anew in ((2 * PAGE + 5, False), (5, True)):
+        cut.clear()
+        running = asyncio.create_task(sweep(database, until(last)).run(ignore, anew=anew))
+        await cut.wait()
+        assert await sweep(database, until(0)).left_off() == (0 if anew else 2 * PAGE)
+        running.cancel()
+        await asyncio.wait({running})
+    assert await sweep(database, until(0)).left_off() == 0
 
 
 async def test_one_that_came_to_its_end_begins_anew(database: Database) -> None:
