@@ -18,7 +18,7 @@ import pstats
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -125,11 +125,15 @@ class Walked:
         self.answers += 1
         self.said.set()
 
-    def walk(self, count: int) -> float:
-        """Requests that go the short way: the answer is there when the upstream's is. CPU seconds of all of them."""
+    def walk(self, count: int, *, requests: Sequence[bytes] = ()) -> float:
+        """Requests that go the short way: the answer is there when the upstream's is. CPU seconds of all of them.
+
+        Without `requests` it is the same one again and again.
+        """
+        again = requests or [self.request] * count
         started = time.process_time()
-        for number in range(1, count + 1):
-            self.caller.data_received(self.request)
+        for number, request in zip(range(1, count + 1), again, strict=True):
+            self.caller.data_received(request)
             self.connection.data_received(ANSWER)
             assert self.answers == number, "it went the long way"
         self.answers = 0
@@ -211,8 +215,9 @@ def parts_of(process: Process, walked: Walked) -> Iterator[tuple[str, Callable[[
     """Each part by itself, with the arguments that it gets on the way."""
     gateway, caller = process.gateway, walked.caller
     plan = gateway.plan
-    fields = caller._known_fields
-    assert fields is not None
+    known_fields = caller._known
+    assert known_fields is not None
+    fields = known_fields._fields
     assert fields.sought is not None
     assert fields.sent is not None
     sought, sent = fields.sought, fields.sent
@@ -231,7 +236,7 @@ def parts_of(process: Process, walked: Walked) -> Iterator[tuple[str, Callable[[
         alone.data_received(walked.request)
         alone._active = None
         if anew:
-            alone._known_fields = None
+            alone._known = None
 
     def exchange() -> None:
         begun = plan.upstreams.begin("api", head, None)
@@ -239,7 +244,7 @@ def parts_of(process: Process, walked: Walked) -> Iterator[tuple[str, Callable[[
         walked.connection.data_received(ANSWER)
         begun.over()
 
-    head = sent.head("GET", target.raw, "0123456789abcdef")
+    head = sent.head("GET", target.raw, "0123456789abcdef", 0)
     cycle = GatewayCycle(caller, "GET", target.raw, "1.1", fields, keep_alive=True, expects_continue=False)
     cycle.more_body = False
     reader = AnswerReader(to_head=False)
@@ -257,7 +262,7 @@ def parts_of(process: Process, walked: Walked) -> Iterator[tuple[str, Callable[[
         ("its route, among a hundred", lambda: plan.routes.match("GET", "127.0.0.1:8080", target)),
         ("the token is known and good", lambda: plan.authenticator.recall(sought)),
         ("what the customer has, and the decision", lambda: gateway.admits_at_once(plan, route, known.caller)),
-        ("the upstream's head, and a request id", lambda: sent.head("GET", target.raw, new_request_id())),
+        ("the upstream's head, and a request id", lambda: sent.head("GET", target.raw, new_request_id(), 0)),
         ("place and connection, sending, reading the answer, giving back", exchange),
         ("the caller's head", lambda: cycle.whole_head(200, inbound_response_headers(headers))),
         ("counts and the line of log", lambda: gateway._telemetry.tell(end)),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httptools
 
 from gateway.fields import Fields
+from gateway.known_fields import KnownFields
 from gateway.listener_connection import CallerConnection
 from gateway.listener_cycle import GatewayCycle
 from gateway.listener_head import (
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
 _SLICE_BYTES: Final = 16 * 1024
 """How much is parsed at once. The parser can't be stopped inside a read, and uvloop reads up to 256 KiB: nine thousand requests."""
 _BLANKS: Final = frozenset({b" ", b"\t"})
-_PLAIN_LINE: Final = re.compile(rb"(GET|HEAD|DELETE|OPTIONS) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*+) HTTP/1\.1")
+_PLAIN_LINE: Final = re.compile(
+    rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*+) HTTP/1\.1(?=\r\n)"
+)
 _LARGEST_KNOWN: Final = 8 * 1024
 """Of a head whose fields are kept, so that connections which rest don't hold much."""
 _ANNOUNCE_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
@@ -75,12 +78,12 @@ class GatewayProtocol(CallerConnection):
         self._progressed = False
         self._silent_bytes = 0
         self._announces_body = False
-        # Of the last request that had no body: what followed its line, and what that was read as.
-        self._known_block = b""
-        self._known_fields: Fields | None = None
+        # The last head, where the next one may be known by it; and a request whose body may come whole with its head.
+        self._known: KnownFields | None = None
+        self._unstarted: GatewayCycle | None = None
 
     def _feed(self, data: bytes) -> None:
-        if self._known_fields is not None and self._take_known(data):
+        if self._known is not None and self._take_known(self._known, data):
             return
         for start in range(0, len(data), _SLICE_BYTES):
             if self._deaf:
@@ -97,17 +100,20 @@ class GatewayProtocol(CallerConnection):
             self._head_is_timed = True
             self._in_time(self.limits.head_seconds, self._head_too_slow)
 
-    def _take_known(self, data: bytes) -> bool:
-        """Take a request whose fields are, to the byte, those of an earlier one; False, and nothing done, for any other.
-
-        What the parser made of these bytes then is what it would make of them now: between two requests it has no memory.
-        """
-        block = self._known_block
-        if not data.endswith(block) or self._active is not None or self._reading_head or self._silent_bytes:
-            return False
-        line = _PLAIN_LINE.fullmatch(data, 0, len(data) - len(block))
+    def _take_known(self, known: KnownFields, data: bytes) -> bool:
+        """Take a request that is here whole, and alone, and whose fields are known; False, and nothing done, for any other."""
         newest = self._newest
-        if line is None or newest is None or newest.more_body or self._last_request or self._known_fields is None:
+        if newest is None or newest.more_body or self._active is not None or self._reading_head or self._silent_bytes:
+            return False
+        line = _PLAIN_LINE.match(data)
+        if line is None or self._last_request or len(data) > _SLICE_BYTES:
+            return False
+        at = line.end()
+        end = data.find(b"\r\n\r\n", at) + 4
+        if not at < end <= at + _LARGEST_KNOWN:
+            return False
+        fields = known.read(data[at:end])
+        if fields is None or len(data) - end != fields.length:
             return False
         method, target = line.groups()
         if len(target) > self.limits.target_bytes or self.limit_concurrency is not None or self.is_stopping:
@@ -118,29 +124,29 @@ class GatewayProtocol(CallerConnection):
             method.decode("ascii"),
             target,
             "1.1",
-            self._known_fields,
+            fields,
             keep_alive=True,
             expects_continue=False,
         )
+        if fields.length:
+            cycle.feed(data[end:])
         cycle.more_body = False
         self._start(cycle)
         return True
 
     def _know_again(self, cycle: GatewayCycle) -> None:
-        """Remember the fields of a request that came alone, whole and without a body, in one piece."""
-        head = self._slice
-        at = head.find(b"\r\n")
-        if (
-            cycle.keep_alive
-            and len(head) <= _LARGEST_KNOWN
-            # Behind the end of a body the request begins anywhere: what stands before it would pass for its line and fields.
-            and not (self._slice_ends_body or self._head_so_far or self.expect_100_continue)
-            and head.find(b"\r\n\r\n", at) == len(head) - 4
-            and _PLAIN_LINE.fullmatch(head, 0, at) is not None
-        ):
-            self._known_block, self._known_fields = head[at:], cycle.fields
-        else:
-            self._known_fields = None
+        """Remember the fields of a request that came alone and whole, in one piece."""
+        self._known = None
+        # Behind the end of a body the request begins anywhere: what stands before it would pass for its line and fields.
+        if not cycle.keep_alive or self._slice_ends_body or self._head_so_far or self.expect_100_continue:
+            return
+        line = _PLAIN_LINE.match(self._slice)
+        if line is not None:
+            at = line.end()
+            end = self._slice.find(b"\r\n\r\n", at) + 4
+            if end <= at + _LARGEST_KNOWN and end + cycle.bytes_come == len(self._slice):
+                cycle.fields.length = cycle.bytes_come
+                self._known = KnownFields(self._slice[at:end], cycle.fields)
 
     def _feed_slice(self, data: bytes) -> None:
         self._slice_ends_body = self._newest is not None and self._newest.more_body
@@ -166,10 +172,12 @@ class GatewayProtocol(CallerConnection):
                     error.__context__, _RefusedError
                 ):
                     raise  # a defect of ours, not of the request
+                self._start_unstarted()
                 self._stop_reading()
                 return
             else:
                 break
+        self._start_unstarted()
         # What the parser swallows without telling is bounded: an unfinished head, trailers, chunk extensions, blank lines.
         if self._progressed:
             self._silent_bytes = 0
@@ -245,8 +253,7 @@ class GatewayProtocol(CallerConnection):
             self._tunnel = cycle.scope[TUNNEL_KEY] = CallerTunnel(self, cycle)
             return
         if self._active is None:
-            if self._announces_body:
-                self._start(cycle)  # or else once it is whole, which is in a moment
+            self._unstarted = cycle  # until it is whole, or this read ends: then the rest of its body is still to come
         else:
             self._queued.append(cycle)
 
@@ -270,7 +277,8 @@ class GatewayProtocol(CallerConnection):
             cycle.keep_alive = False  # it stood in the trailers, which the parser obeys: it swallows whatever follows
         self._last_request = not cycle.keep_alive
         cycle.body_complete()
-        if self._active is None and not (self._announces_body or cycle.response_complete):
+        if cycle is self._unstarted:
+            self._unstarted = None
             self._bound.clear()
             self._know_again(cycle)
             self._start(cycle)
@@ -280,6 +288,11 @@ class GatewayProtocol(CallerConnection):
             self._await_request()
         else:
             self._bound.clear()
+
+    def _start_unstarted(self) -> None:
+        cycle, self._unstarted = self._unstarted, None
+        if cycle is not None:
+            self._start(cycle)
 
     def _what_is_wrong(self, method: bytes, version: str) -> Refusal | None:
         limits = self.limits

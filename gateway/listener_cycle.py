@@ -42,6 +42,9 @@ _OURS: Final = frozenset({b"transfer-encoding", b"keep-alive", b"upgrade", b"tra
 _BODY_BUFFER_BYTES: Final = 64 * 1024
 """Above it nothing more is read from the caller until the app has taken what is there."""
 
+_WHOLE_BODY_BYTES: Final = 16 * 1024
+"""Of a body that is handed on in one piece with its head: well below what a connection takes without being asked to wait."""
+
 _JOINED_BYTES: Final = 4096
 """Of a body, up to which it is copied behind its head."""
 
@@ -163,6 +166,17 @@ class GatewayCycle:
         client = self._connection.client
         return client[0] if client else ""
 
+    @property
+    def whole_body(self) -> bytes | None:
+        """The body, where it has come whole, is small, and its sender doesn't wait for a 100 Continue."""
+        if not self._body and not self.more_body:
+            return b""
+        if self.more_body or self._expects_continue or self._body_bytes > _WHOLE_BODY_BYTES:
+            return None
+        if len(self._body) > 1:
+            self._body = [b"".join(self._body)]
+        return self._body[0]
+
     # What the connection tells.
 
     def feed(self, body: bytes) -> None:
@@ -173,6 +187,11 @@ class GatewayCycle:
         if self._body_bytes > _BODY_BUFFER_BYTES:
             self._connection.flow.pause_reading()
         self._tell()
+
+    @property
+    def bytes_come(self) -> int:
+        """How much has come of the body."""
+        return self._bytes_come
 
     def body_complete(self) -> None:
         """The body has come whole."""
@@ -228,6 +247,7 @@ class GatewayCycle:
     def send_whole(self, head: bytes, body: bytes) -> None:
         """The whole answer; `head` is that of `whole_head`."""
         self.response_started = True
+        self._body.clear()
         self._head_to_send = head
         self._send_body(body, more=False)
 

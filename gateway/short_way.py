@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from gateway.own_endpoints import is_reserved
 from gateway.telemetry import RequestEnd
 from gateway.upstream.headers import inbound_response_headers, outbound_request_headers
-from gateway.upstream.request_head import SentFields
+from gateway.upstream.request_head import request_head
+from gateway.upstream.sent_fields import SentFields
 from gateway.walk import FORWARDED, Walk, header_of, identity_of, loggable, new_request_id, own_request_id
 from policies.paths import BadTarget
 from policies.routes import Matched
@@ -48,6 +49,10 @@ class Request(Protocol):
     method: str
     target: bytes
     fields: Fields
+
+    @property
+    def whole_body(self) -> bytes | None:
+        """The body, where it has come whole, is small, and nobody waits to be asked for it."""
 
     @property
     def scheme(self) -> str:
@@ -81,7 +86,7 @@ class ShortWays:
         self._tell = tell
 
     def take(self, request: Request) -> bool:
-        """Send on a request whose body is whole and empty; False, and nothing done, where it must go the long way."""
+        """Send on a request that has come whole; False, and nothing done, where it must go the long way."""
         started, plan, method, fields = perf_counter(), self._gateway.plan, request.method, request.fields
         target = plan.routes.read(request.target)
         if isinstance(target, BadTarget) or method == "OPTIONS" or is_reserved(target):
@@ -94,6 +99,9 @@ class ShortWays:
             return False
         route = matched.route
         if route.rewrite is not None or not plan.upstreams.rules(route.upstream).keeps_token:
+            return False
+        body = request.whole_body
+        if body is None or not route.takes(len(body)):
             return False
         caller: Caller | None = None
         standing: Standing | None = None
@@ -116,12 +124,18 @@ class ShortWays:
         request_id = fields.request_id or new_request_id()
         sent = fields.sent
         of = (plan, route.upstream, caller, standing)
-        if sent is None or not all(map(is_, sent.of, of)):
+        if sent is not None and all(map(is_, sent.of, of)):
+            head = sent.head(method, request.target, request_id, len(body))
+        else:
+            outbound = _outbound(request, plan, route.upstream, caller, standing, request_id)
             try:
-                sent = fields.sent = _sent_fields(request, plan, route.upstream, caller, standing, of)
+                head = request_head(method, request.target, outbound)
             except ValueError:  # the long way comes to the same, and tells of it
                 return False
-        begun = plan.upstreams.begin(route.upstream, sent.head(method, request.target, request_id), route.timeouts)
+            if head.length != len(body):  # it came in chunks
+                return False
+            fields.sent = SentFields(fields.headers, outbound, of)
+        begun = plan.upstreams.begin(route.upstream, head, route.timeouts, body)
         if begun is None:
             return False
         if caller is not None:
@@ -149,25 +163,19 @@ class ShortWays:
         return going_on
 
 
-def _sent_fields(
-    request: Request,
-    plan: Plan,
-    upstream: str,
-    caller: Caller | None,
-    standing: Standing | None,
-    of: tuple[object, ...],
-) -> SentFields:
+def _outbound(
+    request: Request, plan: Plan, upstream: str, caller: Caller | None, standing: Standing | None, request_id: str
+) -> Headers:
     peer = request.peer
-    headers = outbound_request_headers(
+    return outbound_request_headers(
         request.fields.headers,
         rules=plan.upstreams.rules(upstream),
         peer=peer,
         trusted=plan.trusted_proxies.trusts(peer),
         scheme=request.scheme,
-        request_id="",  # each has its own
+        request_id=request_id,
         identity=() if caller is None else identity_of(caller, standing),
     )
-    return SentFields(headers, of)
 
 
 class ShortWay:

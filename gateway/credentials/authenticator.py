@@ -17,7 +17,15 @@ from typing import Final
 import httpx
 
 from gateway.credentials.api_keys import ApiKeys
-from gateway.credentials.bearer import HEADER, Headers, find_token, key_source, parse_sources, without_token
+from gateway.credentials.bearer import (
+    HEADER,
+    Headers,
+    fields_read,
+    find_token,
+    key_source,
+    parse_sources,
+    without_token,
+)
 from gateway.credentials.claims import EXPIRED
 from gateway.credentials.compact import LONGEST_TOKEN, take_apart
 from gateway.credentials.issuers import IssuerRules, KeySource, StaticKeys, TrustedIssuer, compile_issuers
@@ -88,6 +96,7 @@ class Authenticator:
         self._takes_bearer_keys = self._takes_keys and "header" in auth.token_from
         if self._takes_keys:
             self.sources += (key_source(auth.api_keys.header),)
+        self._fields_read = fields_read(self.sources)
         self._api_keys = api_keys
         self._now = now
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
@@ -136,6 +145,10 @@ class Authenticator:
             return None
         is_key = self._is_key(token, places[0])
         return Sought(self, token, b"" if is_key else sha256(token).digest(), places)
+
+    def reads(self, name: bytes) -> bool:
+        """Whether what is found may depend on a field of this name, which is of letters, digits and hyphens."""
+        return name in self._fields_read
 
     def recall(self, sought: Sought) -> Authenticated | None:
         """Whose credential that is, where it is known from before; None where `authenticate` has to look into it."""

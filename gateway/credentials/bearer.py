@@ -51,6 +51,16 @@ def key_source(header: str) -> Source:
     return Source("key", header.lower())
 
 
+def fields_read(sources: tuple[Source, ...]) -> frozenset[bytes]:
+    """The fields that `find_token` looks into, of all whose names are of letters, digits and hyphens."""
+    names = {"header": "authorization", "cookie": "cookie"}
+    return frozenset(
+        _NO_ALPHANUMERIC.sub(b"-", names.get(source.kind, source.name).encode())
+        for source in sources
+        if source.kind != "query"
+    )
+
+
 def find_token(
     sources: tuple[Source, ...], headers: Headers, query: bytes
 ) -> tuple[bytes, tuple[Source, ...]] | Unauthenticated:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Begun:
-    """`at` is when its head was sent, in the loop's seconds; `timeouts` are those of its upstream."""
+    """`at` is when it was sent, in the loop's seconds; `timeouts` are those of its upstream."""
 
     __slots__ = ("_is_held", "_pool", "at", "connection", "head", "places", "reader", "timeouts")
 
@@ -28,6 +28,7 @@ class Begun:
         pool: Pool,
         connection: UpstreamConnection,
         head: RequestHead,
+        body: bytes,
         timeouts: Timeouts,
     ) -> None:
         self.places = places
@@ -37,7 +38,7 @@ class Begun:
         self.head = head
         self.timeouts = timeouts
         self.at = connection.now
-        self.reader: AnswerReader = connection.begin(head, pool.target.authority)
+        self.reader: AnswerReader = connection.begin(head, pool.target.authority, body)
 
     def over(self) -> None:
         """The answer was whole: the target has done well, and place and connection are free."""

@@ -125,14 +125,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     # What an exchange asks for.
 
-    def begin(self, head: RequestHead, authority: bytes) -> AnswerReader:
-        """Send the head of a request; the reader returned reads its answer."""
+    def begin(self, head: RequestHead, authority: bytes, body: bytes = b"") -> AnswerReader:
+        """Send the head of a request, and its body where that is here whole; the reader returned reads its answer."""
         self._on_loss = None
         self._in_chunks = head.length is None
         self.reader = reader = self._reader_for(head)
         if self.lost:
             reader.finish()
-        self.write(head.bytes_for(authority))
+        self.write(head.bytes_for(authority) + body)
         return reader
 
     def _reader_for(self, head: RequestHead) -> AnswerReader:

@@ -264,7 +264,8 @@ class Exchange:
             reader = connection.begin(head, pool.target.authority)
         else:
             began_at, reader = begun.at, begun.reader
-        if head.length != 0:
+            self._bytes_received = head.length or 0
+        if head.length != 0 and begun is None:
             self._uploading = True
             self._start_pump(self._upload(connection))
         else:

@@ -124,8 +124,10 @@ class Upstreams:
                 if ready.health is not None:
                     await ready.health.stop()
 
-    def begin(self, upstream: str, head: RequestHead, timeouts: Timeouts | None = None) -> Begun | None:
-        """Send a request without a body on a connection at rest; None, and nothing done, where there is none.
+    def begin(
+        self, upstream: str, head: RequestHead, timeouts: Timeouts | None = None, body: bytes = b""
+    ) -> Begun | None:
+        """Send a whole request on a connection at rest; None, and nothing done, where there is none.
 
         `go_on` takes over what was begun.
         """
@@ -141,7 +143,8 @@ class Upstreams:
         if not isinstance(connection, UpstreamConnection):
             ready.places.decline(pool)
             return None
-        return Begun(ready.places, pool, connection, head, ready.settings.timeouts if timeouts is None else timeouts)
+        bounds = ready.settings.timeouts if timeouts is None else timeouts
+        return Begun(ready.places, pool, connection, head, body, bounds)
 
     async def go_on(self, begun: Begun, *, scope: Scope, receive: Receive, send: Send) -> Outcome:
         """Take over what `begin` began, and hand its answer back as `forward` does."""

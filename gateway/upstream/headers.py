@@ -58,6 +58,11 @@ _PEER_CLAIMS: Final = frozenset(
 _FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 """What no `Connection` field may name away: it would change where the message ends, or whose it is."""
 
+_READ_FOR_OTHERS: Final = frozenset(
+    {b"host", b"connection", b"transfer-encoding", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"}
+)
+"""What `outbound_request_headers` makes other fields of, or takes others away for."""
+
 _NOT_TO_BE_SET: Final = _HOP_BY_HOP | {b"content-length"}
 
 _PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close"})
@@ -185,6 +190,14 @@ def outbound_request_headers(
     kept += rules.set_last
     kept += identity
     return kept
+
+
+def stands_for_itself(name: bytes) -> bool:
+    """Whether the value of an inbound field of this name, of letters, digits and hyphens, changes nothing outbound but that field.
+
+    It is then dropped whatever its value, or goes on as it came.
+    """
+    return name not in _READ_FOR_OTHERS
 
 
 def inbound_response_headers(raw: Iterable[Header]) -> list[Header]:

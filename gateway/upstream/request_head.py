@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110, section 9.2.2."""
 
 _SPLIT: Final = "a line break, NUL or space where none may be in the head of a request"
@@ -67,44 +67,8 @@ def request_head(method: str, target: bytes, headers: Sequence[tuple[bytes, byte
         or b"\0" in fields
     ):
         raise ValueError(_SPLIT)
-    repeatable = length == 0 and method in _IDEMPOTENT
+    repeatable = length == 0 and method in IDEMPOTENT
     return RequestHead(method, target, headers, request_line, fields, names_host, length, method == "HEAD", repeatable)
-
-
-class SentFields:
-    """The header fields of requests that differ in nothing but their line and their `X-Request-Id`.
-
-    `of` is what they were made from, compared by identity. Raises ValueError as `request_head` does.
-    """
-
-    __slots__ = ("_after", "_before", "_names_host", "of")
-
-    def __init__(self, headers: Sequence[tuple[bytes, bytes]], of: tuple[object, ...]) -> None:
-        whole = request_head("GET", b"/", headers)
-        if whole.length != 0:
-            raise ValueError("a body may follow these fields")
-        at = next(number for number, (name, _) in enumerate(headers) if name == b"x-request-id")
-        self.of = of
-        self._names_host = whole.names_host
-        self._before = b"".join([b"%b: %b\r\n" % header for header in headers[:at]]) + b"x-request-id: "
-        self._after = b"\r\n" + b"".join([b"%b: %b\r\n" % header for header in headers[at + 1 :]]) + b"\r\n"
-
-    def head(self, method: str, target: bytes, request_id: str) -> RequestHead:
-        """The head of one of these requests; its `headers`, which only HTTP/2 reads, are left out.
-
-        `target` was read by `policies.paths`, which lets no space, line break or NUL pass.
-        """
-        return RequestHead(
-            method,
-            target,
-            (),
-            b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), target),
-            b"%b%b%b" % (self._before, request_id.encode("ascii"), self._after),
-            self._names_host,
-            0,
-            method == "HEAD",
-            method in _IDEMPOTENT,
-        )
 
 
 def _request_line(method: str, target: bytes) -> bytes:

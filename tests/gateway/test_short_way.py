@@ -134,13 +134,13 @@ async def test_both_ways_answer_alike(at: House, ways: Ways, what: str, method: 
         line = await at.logged((answer and answer.one("x-request-id")) or at.log()[-1]["request_id"])
         head = MOVING.sub(b"", at.upstream.visits[before].received)
         kept = {key: value for key, value in line.items() if key not in {"time", "request_id", "ms", "upstream_ms"}}
-        shown.append((answer and _still(answer), head, at.visit_count() - before, tuple(kept.items())))
+        shown.append((answer and still(answer), head, at.visit_count() - before, tuple(kept.items())))
     assert shown[0] == shown[1]
     state = at.process.gateway.plan.upstreams.state("api")
     assert state.targets[0].pending == 0
 
 
-def _still(answer: RawAnswer) -> Any:
+def still(answer: RawAnswer) -> Any:
     body = re.sub(rb'"request_id": ?"[^"]*"', b"", answer.body)
     return answer.status, MOVING.sub(b"", answer.head), body, answer.whole
 
