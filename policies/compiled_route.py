@@ -59,7 +59,10 @@ class CompiledRoute:
     @property
     def assured(self) -> int:
         """How much everybody has met who is let through here."""
-        return self.strictness if self.enforcement.refuses_everybody else 0
+        if not self.enforcement.refuses_everybody:
+            return 0
+        granted = self.requirement.granted_rank
+        return self.strictness if granted is None else min(self.strictness, 2 + granted)
 
     @property
     def demanded(self) -> int:
@@ -83,6 +86,7 @@ class CompiledRoute:
             self.enforcement.refuses_everybody
             and self.strictness >= other.strictness
             and self.requirement.narrows_as_much_as(other.requirement)
+            and self.requirement.grants_no_more_than(other.requirement)
             # Who has a valid token is let through by both while nobody knows their tier.
             and (other.fails_open or not self.fails_open or other.strictness <= strictness_of(AUTHENTICATED))
         )
@@ -91,6 +95,7 @@ class CompiledRoute:
 def asking_for_both(route: CompiledRoute, other: CompiledRoute) -> CompiledRoute:
     """The first, asking for what either asks for: neither alone is the stricter one."""
     dearer = max(route, other, key=lambda one: one.demanded)
+    granted, granted_rank = route.requirement.and_granted(other.requirement)
     return replace(
         route,
         strictness=dearer.strictness,
@@ -98,6 +103,9 @@ def asking_for_both(route: CompiledRoute, other: CompiledRoute) -> CompiledRoute
         fails_open=route.fails_open and other.fails_open,
         requirement=replace(
             dearer.requirement,
+            tier=dearer.requirement.tier or route.requirement.tier or other.requirement.tier,
+            features=dearer.requirement.features if granted_rank is None else granted,
+            granted_rank=granted_rank,
             scopes=tuple(dict.fromkeys(route.requirement.scopes + other.requirement.scopes)),
             claims=tuple(dict.fromkeys(route.requirement.claims + other.requirement.claims)),
         ),

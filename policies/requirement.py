@@ -50,6 +50,26 @@ class Requirement:
             any(name == wanted and have <= set(values) for name, have in claims) for wanted, values in other.claims
         )
 
+    def grants_no_more_than(self, other: Requirement) -> bool:
+        """Whether whoever is let in here for the sake of granted features is let in there, too.
+
+        A number can't say that: features that no tier has rank above every tier, and are granted to whoever pays for any.
+        """
+        if self.granted_rank is None or other.access is not Access.TIER or self.granted_rank >= other.min_rank:
+            return True
+        if other.granted_rank is None or other.granted_rank > self.granted_rank:
+            return False
+        return set(other.features) <= set(self.features)
+
+    def and_granted(self, other: Requirement) -> tuple[tuple[str, ...], int | None]:
+        """What features, and from which rank on, let somebody in where both are asked for: enough for either, if not the least."""
+        asking = [one for one in (self, other) if one.access is Access.TIER]
+        granting = [one for one in asking if one.granted_rank is not None]
+        if not granting:
+            return (), None
+        floors = [one.min_rank if one.granted_rank is None else one.granted_rank for one in asking]
+        return tuple(dict.fromkeys(name for one in granting for name in one.features)), max(floors)
+
 
 PUBLIC = Requirement(Access.PUBLIC)
 AUTHENTICATED = Requirement(Access.AUTHENTICATED)
