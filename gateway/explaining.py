@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import httptools
@@ -18,13 +18,14 @@ from gateway.answers import Headers
 from gateway.body_limit import declared_length
 from gateway.credentials import Unauthenticated
 from gateway.explaining_masks import masked
-from gateway.listener_head import ListenerLimits, head_refusal
+from gateway.listener_head import ListenerLimits, head_refusal, offers_websocket
 from gateway.plan import Plan
 from gateway.rehearsal import OwnAnswer, rehearse
+from gateway.walk import header_of
 from policies.caller import Caller as Named
 from policies.caller import customer_problem
 from policies.entitlement import Entitlement
-from policies.explain import Rules, explain
+from policies.explain import Check, Explanation, Rules, explain
 from policies.explain_report import (
     Asking,
     Fields,
@@ -78,6 +79,7 @@ class Explainer:
         if headers is None:
             return NotExplained("A host or header of the request holds what no request can.")
         target = asking.target.encode("utf-8", "surrogatepass")
+        is_offer = _offers_websocket(asking.method, headers)
         below = _refused_below(asking.method, target, headers)
         if below is not None:
             return NotExplained(f"The listener ends such a request before any rule is asked: {below}")
@@ -87,8 +89,8 @@ class Explainer:
         question = Question(
             asking.method,
             target,
-            asking.host,
-            _preflight_for(asking.headers),
+            header_of(headers, b"host"),
+            _preflight_for(asking.method, headers),
             somebody.credential,
             declared_length(headers),
         )
@@ -104,8 +106,11 @@ class Explainer:
                 vouched=somebody.vouched,
                 entitlement=entitlement,
                 now=at,
+                opens_websocket=is_offer,
             )
             if isinstance(result, OwnAnswer):
+                if is_offer:
+                    explanation = _with_handshake(explanation, result)
                 answer = ShownAnswer(result.status, _fields(result.headers), result.body.decode())
             else:
                 sent = result.target.decode("latin-1")
@@ -160,6 +165,29 @@ def _refused_below(method: str, target: bytes, headers: Headers) -> str | None:
     return None if refusal is None else f"{shown(refusal.reason)}. {refusal.detail}"
 
 
+def _offers_websocket(method: str, headers: Headers) -> bool:
+    """Whether the listener would let this become a WebSocket, which is asked for more than its route says."""
+    connection = b",".join(value for name, value in headers if name == b"connection").lower()
+    tokens = {token.strip() for token in connection.split(b",")}
+    return b"upgrade" in tokens and offers_websocket(method.encode("utf-8", "surrogatepass"), "1.1", headers)
+
+
+def _with_handshake(explanation: Explanation, answer: OwnAnswer) -> Explanation:
+    """The explanation where a WebSocket's opening is refused for what it is itself: a cookie alone, or no valid one."""
+    reason = Reason(dict(answer.headers)[b"x-gateway-reason"].decode())
+    if reason is explanation.verdict.reason:
+        return explanation
+    found = (
+        "a cookie alone is not believed for a WebSocket without an allowed Origin"
+        if reason is Reason.FORBIDDEN
+        else "its opening is not a valid one"
+    )
+    checks = (*explanation.checks, Check("WebSocket", found))
+    return replace(
+        explanation, verdict=replace(explanation.verdict, reason=reason), why=found, checks=checks, changes=()
+    )
+
+
 def _vouched(who: str, entitlement: Entitlement) -> _Somebody:
     return _Somebody(who, entitlement, Named(entitlement.facts.customer, "", _FOREVER, is_made_up=True))
 
@@ -175,10 +203,11 @@ def _headers(asking: Asking) -> Headers | None:
     return headers if is_fit else None
 
 
-def _preflight_for(headers: Fields) -> str | None:
-    """The method that a CORS preflight asks about."""
-    fields = dict(headers)
-    return fields.get("access-control-request-method") if fields.get("origin") else None
+def _preflight_for(method: str, headers: Headers) -> str | None:
+    """The method that a CORS preflight asks about; None for what is no preflight."""
+    if method != "OPTIONS" or not header_of(headers, b"origin"):
+        return None
+    return header_of(headers, b"access-control-request-method") or None
 
 
 def _fields(headers: Headers) -> Fields:

@@ -19,6 +19,8 @@ from policies.explain_report import Report
 T = TypeVar("T")
 
 _SCHEMES: Final = frozenset({b"authorization", b"proxy-authorization"})
+_SCHEME_NAMES: Final = frozenset({b"bearer", b"basic", b"digest", b"negotiate", b"token"})
+"""What may stand there by itself, and stands in the gateway's own words as well: no secret."""
 SHORTEST: Final = 4
 """In bytes. What is shorter would be found in words that have nothing to do with it, and is no credential."""
 
@@ -27,7 +29,8 @@ def masked(
     report: Report, sources: tuple[Source, ...], headers: Headers, query: bytes, set_by_gateway: Iterable[str]
 ) -> Report:
     """The report with each credential of the request as `MASK`, and the headers that the gateway itself sets upstream."""
-    secrets = {secret for secret in _credentials(sources, headers, query) if len(secret) >= SHORTEST}
+    found = (secret for secret in _credentials(sources, headers, query) if len(secret) >= SHORTEST)
+    secrets = {secret for secret in found if secret.lower() not in _SCHEME_NAMES}
     texts = sorted((secret.decode("latin-1") for secret in secrets), key=len, reverse=True)
     shown = _without(report, texts)
     if shown.forwarded is None:

@@ -36,6 +36,8 @@ class JudgingAgain:
         plan = self._plan()
         if one.plan is not plan:
             one.plan, one.route = _in_force(plan, one)
+        if one.route.is_open:
+            return Forward(None)  # it is asked of nobody who comes now
         lapsed = await self._lapsed(one)
         if lapsed is not None:
             nobody = enforce(Refuse(lapsed.reason), one.route.enforcement, None)

@@ -24,8 +24,9 @@ from gateway.listener_cycle import GatewayCycle
 from gateway.listener_head import (
     ListenerLimits,
     Refusal,
-    has_body,
+    has_plain_line,
     head_refusal,
+    offers_websocket,
     without_upgrade,
 )
 from gateway.listener_tunnel import CallerTunnel
@@ -75,6 +76,8 @@ class GatewayProtocol(CallerConnection):
         self._slice = b""
         self._head_so_far = b""
         self._slice_ends_body = False
+        self._slice_has_begun_one = False
+        self._begins_slice = True
         self._progressed = False
         self._silent_bytes = 0
         self._announces_body = False
@@ -150,6 +153,7 @@ class GatewayProtocol(CallerConnection):
 
     def _feed_slice(self, data: bytes) -> None:
         self._slice_ends_body = self._newest is not None and self._newest.more_body
+        self._slice_has_begun_one = self._reading_head
         while True:
             self._slice = data
             self._progressed = False
@@ -162,6 +166,7 @@ class GatewayProtocol(CallerConnection):
                     return
                 head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
                 data = head + data[upgrade.args[0] :]
+                self._slice_ends_body = self._slice_has_begun_one = False
                 # Anew: with `Connection: close`, or HTTP/1.0, the parser has closed and would swallow what it is fed.
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(
@@ -195,6 +200,8 @@ class GatewayProtocol(CallerConnection):
         if self._last_request:  # RFC 9112, section 9.6: what follows `Connection: close` is not a request
             raise _RefusedError
         self._bound.clear()
+        self._begins_slice = not (self._slice_has_begun_one or self._slice_ends_body)
+        self._slice_has_begun_one = True
         self._reading_head = True
         self._head_is_timed = False
         self._head_so_far = b""
@@ -227,6 +234,10 @@ class GatewayProtocol(CallerConnection):
         self._progressed = True
         self._bound.clear()
         method: bytes = self.parser.get_method()
+        head = self._head_so_far + self._slice if self._head_so_far else self._slice
+        if not has_plain_line(head, method, self.url, at_its_beginning=self._begins_slice):
+            self._refusal = Refusal(Reason.BAD_REQUEST, "The request line is not one of HTTP/1.1 or HTTP/1.0.")
+            raise _RefusedError
         if self.parser.should_upgrade() and method != b"CONNECT":
             self._upgrade_offered = True
             if not self._offers_websocket():
@@ -298,28 +309,17 @@ class GatewayProtocol(CallerConnection):
         limits = self.limits
         if len(self.headers) > limits.header_count:
             return Refusal(Reason.HEADERS_TOO_LARGE, f"There are more than {limits.header_count} headers.")
-        head = self._slice
-        if self._head_so_far:
-            head = self._head_so_far + head
-            if sum(len(name) + len(value) + 4 for name, value in self.headers) > limits.head_bytes:
-                return _TOO_LARGE
-        # llhttp also takes RTSP/1.0 and ICE/1.0 for HTTP, several spaces for one, and none before a missing version.
-        if b"%b %b HTTP/1." % (method, self.url) not in head:
-            return Refusal(Reason.BAD_REQUEST, "The request line is not one of HTTP/1.1 or HTTP/1.0.")
+        if self._head_so_far and sum(len(name) + len(value) + 4 for name, value in self.headers) > limits.head_bytes:
+            return _TOO_LARGE
         limit = self.limit_concurrency
         if limit is not None and (len(self.connections) > limit or len(self.tasks) >= limit):
             return Refusal(Reason.OVERLOADED, "Too many requests are under way.")
         return head_refusal(method, self.url, version, self.headers)
 
     def _offers_websocket(self) -> bool:
-        """Whether this may become a WebSocket: nothing may be under way on the connection, and no body to come."""
-        return (
-            self._active is None
-            and not has_body(self.headers)
-            and self.parser.get_method() == b"GET"
-            and self.parser.get_http_version() == "1.1"
-            and [value.lower() for name, value in self.headers if name == b"upgrade"] == [b"websocket"]
-        )
+        """Whether this may become a WebSocket: nothing may be under way on the connection."""
+        parser = self.parser
+        return self._active is None and offers_websocket(parser.get_method(), parser.get_http_version(), self.headers)
 
     def _offer(self, tunnel: CallerTunnel, early: bytes) -> None:
         """Start on a request whose connection may be HTTP no longer when it is answered."""

@@ -53,6 +53,7 @@ class Refusal:
 # RFC 9110, section 7.2, less what no client sends: no userinfo, no percent-encoding, never empty. CVE-2026-48710 was a
 # Host that held a path.
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_PROTOCOLS: Final = (b"HTTP/", b"RTSP/", b"ICE/")
 _FRAMING: Final = frozenset({b"host", b"transfer-encoding", b"content-length"})
 
 
@@ -94,6 +95,31 @@ def has_body(headers: Headers) -> bool:
         name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
         for name, value in headers
     )
+
+
+def has_plain_line(read: bytes, method: bytes, target: bytes, *, at_its_beginning: bool) -> bool:
+    """Whether the request line in what was `read` is one of HTTP/1.1 or HTTP/1.0, single spaces and all.
+
+    llhttp also takes RTSP/1.0 and ICE/1.0 for HTTP, several spaces for one, and none before a missing version. Nor does it
+    say where a request begins. Behind another one, or a body, whatever looks like a line of this method and target must be
+    plain: a field or body that repeats it plainly doesn't vouch for the line itself.
+    """
+    line = b"%b %b HTTP/1." % (method, target)
+    if at_its_beginning:  # but for empty lines (RFC 9112, section 2.2)
+        return read.startswith(line) or read.lstrip(b"\r\n").startswith(line)
+    alike = plain = 0
+    for each in read.split(b"\r\n")[:-1]:  # behind the last one stands half a line, or nothing
+        words = each.split()
+        for word, after, version in zip(words, words[1:], words[2:], strict=False):
+            alike += after == target and word.endswith(method) and version.startswith(_PROTOCOLS)
+        plain += each.count(line)
+    return plain == alike > 0
+
+
+def offers_websocket(method: bytes, version: str, headers: Headers) -> bool:
+    """Whether a head with `Connection: upgrade` asks for a WebSocket, and no body comes with it."""
+    offered = [value.lower() for name, value in headers if name == b"upgrade"]
+    return offered == [b"websocket"] and method == b"GET" and version == "1.1" and not has_body(headers)
 
 
 def without_upgrade(method: bytes, target: bytes, version: str, headers: Headers) -> bytes:

@@ -23,7 +23,17 @@ from gateway.telemetry import AccessLog, Metrics, Telemetry
 from gateway.upstream.forward import Upstreams
 from gateway.upstream.headers import HeaderRules
 from gateway.upstream.opening import Opening
-from gateway.upstream.outcome import TARGET_KEY, Forwarded, Message, Outcome, Receive, Scope, Send, request_target
+from gateway.upstream.outcome import (
+    TARGET_KEY,
+    TUNNEL_KEY,
+    Forwarded,
+    Message,
+    Outcome,
+    Receive,
+    Scope,
+    Send,
+    request_target,
+)
 from gateway.version import VERSION
 from policies.caller import Caller
 from policies.entitlement import Entitlement
@@ -61,6 +71,7 @@ async def rehearse(
     vouched: Caller | None,
     entitlement: Entitlement | None,
     now: float,
+    opens_websocket: bool = False,
 ) -> OwnAnswer | SentOn:
     """What becomes of this request. `vouched` is believed without a token; `entitlement` is whoever it turns out to be."""
     upstreams = _NotedUpstreams(plan.upstreams)
@@ -80,7 +91,8 @@ async def rehearse(
         sent.append(message)
 
     try:
-        await gateway(_scope(method, target, headers), _no_body, send)
+        offer = {TUNNEL_KEY: _NoTunnel()} if opens_websocket else {}
+        await gateway(_scope(method, target, headers) | offer, _no_body, send)
     finally:
         await resolver.aclose()
     if upstreams.sent_on is not None:
@@ -114,6 +126,16 @@ class _NotedUpstreams(Upstreams):
     ) -> Outcome:
         self.sent_on = SentOn(upstream, request_target(scope) if target is None else target, headers)
         return Forwarded(200, 0, 0, 0.0)
+
+
+class _NoTunnel:
+    """What would have become a WebSocket."""
+
+    def switch(self, *_: object) -> None:
+        """Nobody is there."""
+
+    def over(self) -> None:
+        """Nothing was open."""
 
 
 class _Vouching(Authenticator):

@@ -55,7 +55,8 @@ def bind(address: str, setting: str, remedy: str = "") -> socket.socket | Cannot
         return CannotListen(f"'{address}' can't be listened on: {setting} takes HOST:PORT, such as 127.0.0.1:8080.")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named, or asyncio (not uvloop) leaves Nagle's algorithm on for every connection, and an answer in two pieces waits.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, int(port)))

@@ -70,7 +70,7 @@ class Open(ABC):
     @property
     def outlives_token(self) -> bool:
         """Whether its route lets it go on when the token it was opened with has ended."""
-        if not self.route.enforcement.refuses_everybody:
+        if self.route.is_open or not self.route.enforcement.refuses_everybody:
             return True  # nobody is refused for having no token
         return self.route.index >= 0 and self.plan.config.routes[self.route.index].outlive_token
 

@@ -59,6 +59,15 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "RTSP": (b"GET / RTSP/1.0\r\nHost: a\r\n\r\n", "bad_request"),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "bad_request"),
     "two spaces": (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "bad_request"),
+    "RTSP, and a field that is a line of HTTP": (
+        b"GET / RTSP/1.0\r\nHost: a\r\nX: GET / HTTP/1.1\r\n\r\n",
+        "bad_request",
+    ),
+    "two spaces, and a field with one": (b"GET  / HTTP/1.1\r\nHost: a\r\nX: GET / HTTP/1.1\r\n\r\n", "bad_request"),
+    "RTSP that offers another protocol": (
+        b"GET / RTSP/1.0\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n",
+        "bad_request",
+    ),
     "lower-case method": (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", "bad_request"),
     "unknown method": (b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n", "bad_request"),
     "TRACE": (b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", "bad_request"),
@@ -192,6 +201,33 @@ async def test_a_refusal_waits_for_the_answers_that_are_owed_before_it() -> None
         assert_refused(await client.answer(), "bad_request")
         assert await client.rest() == b""
     assert [scope["path"] for scope in app.scopes] == ["/1", "/2"]
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n", b"X: GET  /\r\n"])
+@pytest.mark.parametrize("line", [b"GET  / HTTP/1.1", b"GET / RTSP/1.0", b"GET /  HTTP/1.1"])
+async def test_the_line_of_an_earlier_request_or_its_body_vouches_for_no_other(line: bytes, before: bytes) -> None:
+    app = Recorder()
+    async with listening(app) as address, await RawClient.connect(address) as client:
+        good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        body = b"\r\nGET / HTTP/1.1\r\n" + before
+        posted = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        await client.send(good + posted + good.replace(b"GET / HTTP/1.1", line))
+        assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+        assert_refused(await client.answer(), "bad_request")
+    assert [scope["method"] for scope in app.scopes] == ["GET", "POST"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"x", b"xGET / HTTP/1.1\r\n", b"GET / 200\r\nGET  /\r\n", b"a GET /x HTTP/1.1\r\nGET"]
+)
+async def test_a_plain_line_is_taken_wherever_it_begins(body: bytes) -> None:
+    app = Recorder()
+    async with listening(app) as address, await RawClient.connect(address) as client:
+        good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        posted = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        await client.send(posted + good + b"\r\n" + good + posted + good)
+        assert [(await client.answer()).status for _ in range(5)] == [200] * 5
+    assert [scope["method"] for scope in app.scopes] == ["POST", "GET", "GET", "POST", "GET"]
 
 
 async def test_a_body_that_goes_wrong_is_never_taken_for_whole() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import math
 import time
 import zlib
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.loading import LoadedFile, load_file
 from policies.entitlement import Entitlement
 from tests.support.house import ROUTES, house, token_for
 from tests.support.rawclient import RawClient
@@ -428,6 +431,28 @@ async def test_a_revoked_api_key_ends_the_streams_that_were_opened_with_it(tmp_p
         assert (problem["status"], problem["reason"]) == (401, "token_invalid")
         await one.upstream.visits[0].say(chunk(b"data: 2\n\n"))
         assert await by_token.chunk() == b"data: 2\n\n"
+
+
+async def test_a_stream_whose_route_has_become_public_ends_for_nothing_about_its_caller(tmp_path: Path) -> None:
+    async with house(tmp_path, stripe=False, script=forever) as one, AsyncExitStack() as stack:
+        reader = await streaming(one, stack, path="/mine")
+        await eventually(lambda: last_known(one) is not None)
+        file = tmp_path / "gateway.yaml"
+        file.write_text(file.read_text(encoding="utf-8").replace("access: authenticated", "access: public"))
+        loaded = load_file(file, {})
+        assert isinstance(loaded, LoadedFile)
+        assert loaded.ready is not None
+        gateway = one.process.gateway
+        gateway.plan = replace(gateway.plan, routes=loaded.ready[1])
+        (under_way,) = gateway.streams._customers["alice"].open
+        under_way.caller = replace(under_way.caller, expires_at=1)
+        await block(one)
+        gateway.streams.changed("alice")
+        await eventually(lambda: all(known.deciding is None for known in customers(one)))
+        assert under_way.route.is_open
+        await one.upstream.visits[0].say(chunk(b"data: 2\n\n"))
+        assert await reader.chunk() == b"data: 2\n\n"
+        assert gateway.streams._customers["alice"].credential_ends_at == math.inf, "or each tick would decide again"
 
 
 async def test_whoever_leaves_is_forgotten(tmp_path: Path) -> None:

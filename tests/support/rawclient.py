@@ -42,7 +42,7 @@ class RawClient:
 
     @classmethod
     async def connect(cls, address: tuple[str, int], *, receive_buffer: int | None = None) -> RawClient:
-        sock = socket.socket()
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.setblocking(False)
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
