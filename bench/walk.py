@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +51,13 @@ ANSWER: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Fri, 27 Nov 2026 12:00:00 GMT\r\nServer: bench\r\n"
     b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 )
+WHOLE: Final = "the whole walk, short way"
+KINDS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
+    WHOLE: lambda request, _: request,
+    "the same, a field that differs each time": lambda request, number: _with(request, b"X-Trace: %d" % number),
+    "the same, a body of 1 KiB": lambda request, _: _with_body(request),
+    "the same, both": lambda request, number: _with(_with_body(request), b"Idempotency-Key: %d" % number),
+}
 CONFIGURATION: Final = """
 version: 1
 server: {{listen: '127.0.0.1:0', operator: '127.0.0.1:0', operator_token: the-operator-token-of-the-walk}}
@@ -62,6 +70,15 @@ auth:
 tiers: [{{name: free}}, {{name: pro, prices: [price_pro], features: [export]}}]
 routes:
 """
+
+
+def _with(request: bytes, field: bytes) -> bytes:
+    head, end, body = request.partition(b"\r\n\r\n")
+    return b"%b\r\n%b%b%b" % (head, field, end, body)
+
+
+def _with_body(request: bytes) -> bytes:
+    return _with(request.replace(b"GET", b"POST", 1), b"Content-Length: 1024") + b"x" * 1024
 
 
 class Transport(asyncio.Transport):
@@ -125,23 +142,19 @@ class Walked:
         self.answers += 1
         self.said.set()
 
-    def walk(self, count: int, *, requests: Sequence[bytes] = ()) -> float:
-        """Requests that go the short way: the answer is there when the upstream's is. CPU seconds of all of them.
-
-        Without `requests` it is the same one again and again.
-        """
-        again = requests or [self.request] * count
+    def walk(self, requests: Sequence[bytes]) -> float:
+        """Requests that go the short way: the answer is there when the upstream's is. CPU seconds of all of them."""
         started = time.process_time()
-        for number, request in zip(range(1, count + 1), again, strict=True):
+        for number, request in enumerate(requests, 1):
             self.caller.data_received(request)
             self.connection.data_received(ANSWER)
             assert self.answers == number, "it went the long way"
         self.answers = 0
         return time.process_time() - started
 
-    async def warm(self, count: int) -> None:
+    async def warm(self, times: int) -> None:
         """The first requests, which may go the long way."""
-        for _ in range(count):
+        for _ in range(times):
             self.said.clear()
             self.caller.data_received(self.request)
             await self.said.wait()
@@ -189,26 +202,32 @@ async def tell(process: Process, rounds: int, *, profile: bool) -> None:
     ).encode()
     walked = Walked(process, asyncio.get_running_loop(), request)
     await walked.warm(10)
-    least = {"the whole walk, short way": math.inf}
+    numbers = count()
+
+    def whole(kind: Callable[[bytes, int], bytes]) -> Callable[[int], float]:
+        return lambda times: walked.walk([kind(request, next(numbers)) for _ in range(times)])
+
+    wholes = [(name, whole(kind)) for name, kind in KINDS.items()]
+    least: dict[str, float] = {}
     parts = list(parts_of(process, walked))
     for _ in range(rounds):
-        for name, part in [("the whole walk, short way", walked.walk), *parts]:
+        for name, part in [*wholes, *parts]:
             least[name] = min(least.get(name, math.inf), part(REQUESTS) / REQUESTS * 1e6)
             await asyncio.sleep(
                 0.01
             )  # the gateway has other things to do, and believes nothing that it couldn't follow
-    between = least["the whole walk, short way"] - sum(
-        least[name] for name, _ in parts if not name.startswith("instead")
-    )
+    between = least[WHOLE] - sum(least[name] for name, _ in parts if not name.startswith("instead"))
     print("| part | CPU µs |\n|---|---|")
     for name, cost in [*least.items(), ("between the parts", between)]:
         print(f"| {name} | {cost:.1f} |")
     if profile:
-        profiler = cProfile.Profile()
-        profiler.enable()
-        walked.walk(REQUESTS)
-        profiler.disable()
-        pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
+        for name, walk in wholes:
+            print(f"\n{name}")
+            profiler = cProfile.Profile()
+            profiler.enable()
+            walk(REQUESTS)
+            profiler.disable()
+            pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
 
 
 def parts_of(process: Process, walked: Walked) -> Iterator[tuple[str, Callable[[int], float]]]:
@@ -232,8 +251,10 @@ def parts_of(process: Process, walked: Walked) -> Iterator[tuple[str, Callable[[
     alone = listener(walked.config, ServerState(), {}, asyncio.get_running_loop())
     alone.connection_made(Transport(lambda _data: None))
 
-    def take(*, anew: bool) -> None:
-        alone.data_received(walked.request)
+    differing = cycle([_with(walked.request, b"X-Trace: %d" % number) for number in range(REQUESTS)])
+
+    def take(*, varied: bool = False, anew: bool = False) -> None:
+        alone.data_received(next(differing) if varied else walked.request)
         alone._active = None
         if anew:
             alone._known = None
@@ -245,8 +266,8 @@ def parts_of(process: Process, walked: Walked) -> Iterator[tuple[str, Callable[[
         begun.over()
 
     head = sent.head("GET", target.raw, "0123456789abcdef", 0)
-    cycle = GatewayCycle(caller, "GET", target.raw, "1.1", fields, keep_alive=True, expects_continue=False)
-    cycle.more_body = False
+    answered = GatewayCycle(caller, "GET", target.raw, "1.1", fields, keep_alive=True, expects_continue=False)
+    answered.more_body = False
     reader = AnswerReader(to_head=False)
     reader.feed(ANSWER)
     assert reader.head is not None
@@ -256,24 +277,25 @@ def parts_of(process: Process, walked: Walked) -> Iterator[tuple[str, Callable[[
         0.00123, 0.00123, len(BODY),
     )  # fmt: skip
     timed = [
-        ("listener: line, and fields known again", lambda: take(anew=False)),
-        ("instead, fields that differ each time", lambda: take(anew=True)),
+        ("listener: line, and fields known again", take),
+        ("instead, one that differs each time", lambda: take(varied=True)),
+        ("instead, all read by the parser", lambda: take(anew=True)),
         ("the target has one reading", lambda: plan.routes.read(TARGET.encode())),
         ("its route, among a hundred", lambda: plan.routes.match("GET", "127.0.0.1:8080", target)),
         ("the token is known and good", lambda: plan.authenticator.recall(sought)),
         ("what the customer has, and the decision", lambda: gateway.admits_at_once(plan, route, known.caller)),
         ("the upstream's head, and a request id", lambda: sent.head("GET", target.raw, new_request_id(), 0)),
         ("place and connection, sending, reading the answer, giving back", exchange),
-        ("the caller's head", lambda: cycle.whole_head(200, inbound_response_headers(headers))),
+        ("the caller's head", lambda: answered.whole_head(200, inbound_response_headers(headers))),
         ("counts and the line of log", lambda: gateway._telemetry.tell(end)),
     ]
     for name, part in timed:
         yield name, partial(_timed, part)
 
 
-def _timed(part: Callable[[], object], count: int) -> float:
+def _timed(part: Callable[[], object], times: int) -> float:
     started = time.process_time()
-    for _ in range(count):
+    for _ in range(times):
         part()
     return time.process_time() - started
 

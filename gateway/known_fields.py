@@ -19,6 +19,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from gateway.fields import Fields
 
+LARGEST_BLOCK: Final = 8 * 1024
+"""Of a head that is remembered, so that connections which rest don't hold much."""
+
+_END: Final = b"\r\n\r\n"
 _PLAIN_FIELD: Final = re.compile(rb"([A-Za-z0-9-]++): ([\x21-\x7e]++(?: ++[\x21-\x7e]++)*+)")
 _PLAIN_LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,4}")
 _NOT_TO_VARY: Final = frozenset(
@@ -42,14 +46,22 @@ class KnownFields:
         self._fields = fields
         self._lines: list[bytes] | None = None
 
-    def read(self, block: bytes) -> Fields | None:
-        """What the parser would make of it; None where only the parser can say."""
+    def read(self, data: bytes, at: int) -> Fields | None:
+        """What the parser would make of a whole request whose line ends `at` there; None where only the parser can say."""
         known = self._lines
         if known is None:
             known = self._lines = _lines_of(self._block, self._fields)
-        if block == self._block:
-            # Of a head that was not understood line by line nobody here knows where the parser saw its end.
-            return self._fields if known or not self._fields.length else None
+        end = len(data) - self._fields.length
+        if data[end - 4 : end] == _END:  # as long as the last one: then no line of it is empty, or it is none of these
+            block = data[at:end]
+            if block == self._block:
+                # Of a head that was not understood line by line nobody here knows where the parser saw its end.
+                return self._fields if known or not self._fields.length else None
+        else:
+            end = data.find(_END, at) + 4
+            block = data[at:end]
+        if len(block) > LARGEST_BLOCK:
+            return None
         lines = block.split(b"\r\n")
         if len(lines) != len(known):
             return None
@@ -65,8 +77,11 @@ class KnownFields:
             if name == b"content-length" and _PLAIN_LENGTH.fullmatch(value) is None:
                 return None
             changed.append((number - 1, value))
-        self._block, self._lines, self._fields = block, lines, self._fields.varied(changed)
-        return self._fields
+        fields = self._fields.varied(changed)
+        if len(data) - end != fields.length:
+            return None
+        self._block, self._lines, self._fields = block, lines, fields
+        return fields
 
 
 def _lines_of(block: bytes, fields: Fields) -> list[bytes]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httptools
 
 from gateway.fields import Fields
-from gateway.known_fields import KnownFields
+from gateway.known_fields import LARGEST_BLOCK, KnownFields
 from gateway.listener_connection import CallerConnection
 from gateway.listener_cycle import GatewayCycle
 from gateway.listener_head import (
@@ -48,8 +48,6 @@ _BLANKS: Final = frozenset({b" ", b"\t"})
 _PLAIN_LINE: Final = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*+) HTTP/1\.1(?=\r\n)"
 )
-_LARGEST_KNOWN: Final = 8 * 1024
-"""Of a head whose fields are kept, so that connections which rest don't hold much."""
 _ANNOUNCE_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 _TOO_LARGE: Final = Refusal(Reason.HEADERS_TOO_LARGE, "The head of the request is too long.")
 
@@ -111,12 +109,8 @@ class GatewayProtocol(CallerConnection):
         line = _PLAIN_LINE.match(data)
         if line is None or self._last_request or len(data) > _SLICE_BYTES:
             return False
-        at = line.end()
-        end = data.find(b"\r\n\r\n", at) + 4
-        if not at < end <= at + _LARGEST_KNOWN:
-            return False
-        fields = known.read(data[at:end])
-        if fields is None or len(data) - end != fields.length:
+        fields = known.read(data, line.end())
+        if fields is None:
             return False
         method, target = line.groups()
         if len(target) > self.limits.target_bytes or self.limit_concurrency is not None or self.is_stopping:
@@ -132,7 +126,7 @@ class GatewayProtocol(CallerConnection):
             expects_continue=False,
         )
         if fields.length:
-            cycle.feed(data[end:])
+            cycle.feed(data[-fields.length :])
         cycle.more_body = False
         self._start(cycle)
         return True
@@ -147,7 +141,7 @@ class GatewayProtocol(CallerConnection):
         if line is not None:
             at = line.end()
             end = self._slice.find(b"\r\n\r\n", at) + 4
-            if end <= at + _LARGEST_KNOWN and end + cycle.bytes_come == len(self._slice):
+            if end <= at + LARGEST_BLOCK and end + cycle.bytes_come == len(self._slice):
                 cycle.fields.length = cycle.bytes_come
                 self._known = KnownFields(self._slice[at:end], cycle.fields)
 

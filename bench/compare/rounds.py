@@ -39,7 +39,7 @@ class Results:
     resident: dict[str, float] = field(default_factory=dict)
     posts: dict[tuple[str, int], Measured] = field(default_factory=dict)
     cold: dict[str, Measured] = field(default_factory=dict)
-    differing: Measured | None = None
+    differing: dict[tuple[str, int], Measured] = field(default_factory=dict)
     from_redis: float = 1.0
     """The least share of cold entitlements that came from Redis in any round; the others came from SQL."""
     walk: str = ""
@@ -136,10 +136,16 @@ def routes(place: Place, token: str, effort: Effort, results: Results) -> None:
             server.stop()
 
 
-def differing(server: Server, token: str, effort: Effort, results: Results) -> None:
-    """Requests each of which has a field that no other one has, so that no connection's fields are known again."""
-    runs = [load.run(server, token, connections=32, seconds=effort.seconds, vary=True) for _ in range(effort.rounds)]
-    results.differing = middle(runs)
+def differing(servers: dict[str, Server], token: str, effort: Effort, results: Results) -> None:
+    """Requests each of which has a field whose value no other one has, without a body and with one."""
+    for body in (0, 1024):
+        runs: dict[str, list[Measured]] = {name: [] for name in servers}
+        for _ in range(effort.rounds):
+            for name, server in servers.items():
+                one = load.run(server, token, connections=32, seconds=effort.seconds, body=body, vary=True)
+                runs[name].append(one)
+        for name, found in runs.items():
+            results.differing[name, body] = middle(found)
 
 
 def walk(python: str, root: Path, results: Results) -> None:
