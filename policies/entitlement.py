@@ -126,8 +126,8 @@ class Entitlement:
         return any(
             end is None or now < end
             for subscription in self.facts.subscriptions
-            if subscription.status in PAYING or subscription.status == "past_due"
-            for end in (planned_end(subscription, item) for item in subscription.items)
+            if (subscription.status in PAYING or subscription.status == "past_due") and subscription.items
+            for end in (planned_end(subscription),)
         )
 
 
@@ -172,11 +172,16 @@ def derive(facts: CustomerFacts, ladder: Ladder, rules: BillingRules) -> Entitle
     )
 
 
-def planned_end(subscription: SubscriptionFact, item: ItemFact) -> int | None:
-    """When this item is planned to end: `cancel_at`, or the item's own end when only `cancel_at_period_end` is set."""
+def planned_end(subscription: SubscriptionFact) -> int | None:
+    """When it is planned to end: `cancel_at`, or where only `cancel_at_period_end` is set when its first item's period does.
+
+    With items of several intervals Stripe ends all of it with the earliest of them
+    (docs.stripe.com/changelog/basil/2025-07-30/cancel-at-enums).
+    """
     if subscription.cancel_at is not None:
         return subscription.cancel_at
-    return item.period_end if subscription.cancel_at_period_end else None
+    ends = [item.period_end for item in subscription.items if item.period_end is not None]
+    return min(ends, default=None) if subscription.cancel_at_period_end else None
 
 
 def item_span(subscription: SubscriptionFact, item: ItemFact, ladder: Ladder, rules: BillingRules) -> Span | None:
@@ -187,7 +192,7 @@ def item_span(subscription: SubscriptionFact, item: ItemFact, ladder: Ladder, ru
     closes_at = _closes_at(subscription, item, rules, ladder)
     if closes_at is None:
         return None
-    planned = planned_end(subscription, item) is not None
+    planned = planned_end(subscription) is not None
     status = "canceled" if planned and subscription.status in PAYING else subscription.status
     return Span(rank, closes_at, status, item.quantity)
 
@@ -198,7 +203,7 @@ def _closes_at(
     if (rules.revoke_on_refund and subscription.refunded) or (rules.revoke_on_dispute and subscription.disputed):
         return None
     rules = _with_own_grace(rules, item, ladder)
-    planned = planned_end(subscription, item)
+    planned = planned_end(subscription)
     if subscription.status in PAYING:
         if item.period_end is None:
             # Stripe always names an end, on the item or the subscription; without one nothing bounds the access.
@@ -248,7 +253,7 @@ def edges_of(
             continue
         for item in subscription.items:
             closes_at = _closes_at(subscription, item, rules, ladder)
-            ends = (closes_at, planned_end(subscription, item))
+            ends = (closes_at, planned_end(subscription))
             edges.update(end for end in ends if end is not None)
             if subscription.status in PAYING and item.period_end is not None:
                 edges.add(item.period_end)

@@ -130,7 +130,7 @@ def _plan_end(call: Call, subscription: Subscription, wanted: PlannedEnd | None)
         case PlannedEnd("last"):
             billing.set_planned_end(subscription, max(ends), at_period_end=False)
         case PlannedEnd("period_end") if not subscription.cancel_at_period_end:
-            billing.set_planned_end(subscription, max(ends), at_period_end=True)
+            billing.set_planned_end(subscription, min(ends), at_period_end=True)
         case PlannedEnd("no_period_end") if subscription.cancel_at_period_end:
             billing.set_planned_end(subscription, None, at_period_end=False)
         case PlannedEnd("moment" | "none"):

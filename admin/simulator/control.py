@@ -166,7 +166,7 @@ def control_router(simulator: Simulator) -> APIRouter:
             raise sent.required("enabled")
         if subscription.ended:
             raise ApiError(400, f"The subscription {identifier} is {subscription.status}; it can't be changed.")
-        end = None if enabled else max(item.period_end for item in subscription.items)
+        end = None if enabled else min(item.period_end for item in subscription.items)
         world.billing.plan_end(subscription, end, at_period_end=not enabled)
         return answer(request, world.journal.render(subscription), sent)
 

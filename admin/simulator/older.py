@@ -75,7 +75,8 @@ def in_version(node: Any, version: str, store: Store) -> Any:
 
 
 def _moment_named(whole: Json) -> int | None:
-    end = max((item["current_period_end"] for item in whole["items"]["data"]), default=None)
+    # With items of several intervals it is the earliest end.
+    end = min((item["current_period_end"] for item in whole["items"]["data"]), default=None)
     moment: int | None = whole["cancel_at"]
     return None if whole["cancel_at_period_end"] and moment == end else moment
 
@@ -83,9 +84,11 @@ def _moment_named(whole: Json) -> int | None:
 def _subscription(whole: Json, _store: Store) -> Json:
     items = whole["items"]["data"]
     one = items[0] if len(items) == 1 else None
+    # Of several intervals the shortest (docs.stripe.com/changelog/basil/2025-07-30/support-mixed-intervals).
+    first: Json = min(items, key=lambda item: item["current_period_end"], default={})
     return {
-        "current_period_start": min((item["current_period_start"] for item in items), default=None),
-        "current_period_end": max((item["current_period_end"] for item in items), default=None),
+        "current_period_start": first.get("current_period_start"),
+        "current_period_end": first.get("current_period_end"),
         "discount": None,
         "plan": one["plan"] if one else None,
         "quantity": one.get("quantity") if one else None,

@@ -89,7 +89,7 @@ class Portal:
             billing.cancel(subscription)
             return
         # In flexible billing mode a portal cancellation names the moment and leaves cancel_at_period_end false.
-        end = max(item.period_end for item in subscription.items)
+        end = min(item.period_end for item in subscription.items)
         billing.plan_end(subscription, end, at_period_end=subscription.billing_mode == "classic")
 
     def _confirm(self, session: PortalSession, configuration: PortalConfiguration) -> None:
