@@ -146,10 +146,15 @@ class Post:
         self._say(f"{event.type} {event.id} arrives: {verdict.reception} {verdict.detail}")
         if verdict.reception is Reception.PROCESSED and verdict.detail == "synced":
             self.seen.looked(self.house.chronicle.payer_of(event))
-        elif event.type not in _NOBODYS and (
+        elif self._is_acted_on(event) and (
             verdict.reception is Reception.DUPLICATE or verdict.detail.startswith("as ")
         ):
             self.seen.heard(event)
+
+    def _is_acted_on(self, event: Event) -> bool:
+        if event.type.startswith("charge.dispute."):
+            return self.house.terms.rules.revoke_on_dispute
+        return event.type not in _NOBODYS
 
     async def _again(self) -> None:
         """What was just put back comes at once."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import httpx
@@ -20,7 +18,9 @@ if TYPE_CHECKING:
 
 _ENDED: Final = ("canceled", "incomplete_expired")
 _NOT_ALLOWED: Final = {"error": {"type": "invalid_request_error", "message": "The key lacks a permission."}}
-NOTHING_NEW: Final[Mapping[str, str]] = MappingProxyType({})
+ODD: Final = "odd"
+"""Under this key of its metadata a subscription's status stands that Stripe thought of only yesterday."""
+_NOTED: Final = f'"{ODD}"'.encode()
 
 Shape = Literal["period on the item", "period on the subscription", "both"]
 
@@ -36,8 +36,6 @@ class Wire(httpx.AsyncBaseTransport):
     """The key may not list invoices."""
     hold: int = 0
     renamed_statuses: dict[str, str] = field(default_factory=dict)
-    unheard_of: dict[str, str] = field(default_factory=dict)
-    """Subscriptions that are in a status which Stripe thought of only yesterday."""
     _held: list[asyncio.Event] = field(default_factory=list)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -49,8 +47,8 @@ class Wire(httpx.AsyncBaseTransport):
             return httpx.Response(403, json=_NOT_ALLOWED, request=request)
         answer = await httpx.ASGITransport(self.app).handle_async_request(request)
         content = await answer.aread()
-        if self.shape != "period on the item" or self.unheard_of:
-            content = json.dumps(dressed(json.loads(content), self.shape, self.unheard_of)).encode()
+        if self.shape != "period on the item" or _NOTED in content:
+            content = json.dumps(dressed(json.loads(content), self.shape)).encode()
         for status, instead in self.renamed_statuses.items():
             content = content.replace(f'"status": "{status}"'.encode(), f'"status": "{instead}"'.encode())
         if self.hold and request.url.path == "/v1/subscriptions" and request.method == "GET":
@@ -74,19 +72,17 @@ class Wire(httpx.AsyncBaseTransport):
         self._held.clear()
 
 
-def dressed(node: Any, shape: Shape, unheard_of: Mapping[str, str] = NOTHING_NEW) -> Any:
+def dressed(node: Any, shape: Shape) -> Any:
     """`node` and all subscriptions in it, in another shape that Stripe has had, or in a status that it never had."""
     if isinstance(node, list):
-        return [dressed(one, shape, unheard_of) for one in node]
+        return [dressed(one, shape) for one in node]
     if not isinstance(node, dict):
         return node
-    node = {
-        key: dressed(value, shape, unheard_of) if isinstance(value, dict | list) else value
-        for key, value in node.items()
-    }
+    node = {key: dressed(value, shape) if isinstance(value, dict | list) else value for key, value in node.items()}
     if node.get("object") == "subscription" and isinstance(node.get("items"), dict):
-        if node["id"] in unheard_of and node["status"] not in _ENDED:
-            node["status"] = unheard_of[node["id"]]
+        odd = node["metadata"].get(ODD)
+        if odd and node["status"] not in _ENDED:
+            node["status"] = odd
         if shape != "period on the item":
             _redress(node, shape)
     return node

@@ -93,7 +93,7 @@ RULES: Final = (
     _one("leeway-after-a-planned-end", "every end has leeway", _RULES, "            return planned\n", "            return planned + rules.renewal_leeway\n"),
     _one("planned-end-is-a-promise", "they said until when", _RULES, "if planned is not None and planned <= item.period_end:", "if planned is not None:"),
     _one("only-the-flag", "cancel_at_period_end says it", _RULES, "    if subscription.cancel_at is not None:\n        return subscription.cancel_at\n", ""),
-    _one("flag-unread", "cancel_at says it", _RULES, "return item.period_end if subscription.cancel_at_period_end else None", "return None"),
+    _one("flag-unread", "cancel_at says it", _RULES, "return min(ends, default=None) if subscription.cancel_at_period_end else None", "return None"),
     _one("planned-end-unread", "Stripe will tell when it ends", _RULES, "    if subscription.cancel_at is not None:\n        return subscription.cancel_at\n    ends = ", "    if True:\n        return None\n    ends = "),
     _one("planned-end-forgotten-in-grace", "past_due has its own end", _RULES, "return graced if planned is None else min(planned, graced)", "return graced"),
     _one("grace-from-this-period", "the unpaid period began then", _RULES, "unpaid_since = subscription.oldest_open_invoice_at", "unpaid_since = None"),

@@ -65,6 +65,11 @@ def test_cancel_at_period_end_alone_plans_the_items_own_end() -> None:
     last_second(entitled(sub(cancel_at_period_end=True)), END)
 
 
+def test_cancel_at_period_end_alone_ends_all_items_with_the_earliest_of_them() -> None:
+    yearly, monthly = item(end=END + 300 * DAY), item("price_extra")
+    last_second(entitled(sub("active", yearly, monthly, cancel_at_period_end=True)), END)
+
+
 def test_cancel_at_wins_over_the_boolean() -> None:
     last_second(entitled(sub(cancel_at_period_end=True, cancel_at=END - DAY)), END - DAY)
 
