@@ -53,6 +53,7 @@ async def test_the_end_of_a_body_is_no_part_of_the_fields_behind_it(tmp_path: Pa
         assert (await client.ask(of_body + get("/open/c"))).status == 200
         before = at.visit_count()
         await client.send(of_body + get("/open/c"))
+        await at.upstream.visit(before)  # or its body would come along, and it would be whole
         await client.send(b"x" * 40)
         assert (await client.answer()).status == 200
         assert at.last().body == b"x" * 40
