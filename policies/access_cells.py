@@ -20,7 +20,8 @@ from string import ascii_letters
 from typing import Final
 from urllib.parse import quote
 
-from policies.paths import Target, read_target
+from policies.literal_cells import Taker, literal_requests
+from policies.paths import BadTarget, Target, read_target
 from policies.patterns import parse_pattern
 from policies.route_table import COMMON_METHODS, CompiledRoute, Matched, MethodNotAllowed, Outcome, RouteTable
 from policies.schema import Config, Route
@@ -32,7 +33,7 @@ Shape = tuple[str | None, ...]
 
 _PLACES: Final = frozenset({"path", "paths"})
 
-_Judge = tuple[int, str] | str
+_Judge = tuple[object, ...] | str
 
 OTHER_METHODS: Final = "*"
 
@@ -50,6 +51,13 @@ class Cell:
     methods: tuple[str, ...]
     before: Found
     after: Found
+    is_literal: bool = False
+    """Whether its slashes are taken literally: what else a route settles is told where they are none."""
+
+    @property
+    def path(self) -> str:
+        """For people: `~` stands for any segment that no route names."""
+        return self.target.raw.decode() if self.is_literal else self.target.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +80,57 @@ def cells(old: tuple[Config, RouteTable], new: tuple[Config, RouteTable]) -> Ite
                 merged[key][-1][method] = None
             else:
                 merged[key] = (target, host, before, after, {method: None})
-    for target, host, before, after, methods in merged.values():
-        shown = tuple(OTHER_METHODS if method == other else method for method in methods)
-        yield Cell(target, host, shown, before, after)
+    literal: dict[tuple[_Judge, _Judge], tuple[Target, str, Found, Found, dict[str, None]]] = {}
+    for host, raw in _literal_requests(old, new):
+        was_read, is_read = old_table.read(raw), new_table.read(raw)
+        if isinstance(was_read, BadTarget) or isinstance(is_read, BadTarget):
+            continue  # one of the two takes no such slashes at all: that is told of the route
+        for method in (*named, other):
+            before, after = old_table.match(method, host, was_read), new_table.match(method, host, is_read)
+            key = (_judge(before), _judge(after))
+            if key in merged or not (isinstance(before, Matched) and isinstance(after, Matched)):
+                continue
+            literal.setdefault(key, (was_read, host, before, after, {}))[-1][method] = None
+    for each, is_literal in ((merged, False), (literal, True)):
+        for target, host, before, after, methods in each.values():
+            shown = tuple(OTHER_METHODS if method == other else method for method in methods)
+            yield Cell(target, host, shown, before, after, is_literal)
+
+
+def _literal_requests(old: tuple[Config, RouteTable], new: tuple[Config, RouteTable]) -> Iterator[tuple[str, bytes]]:
+    """Host and raw target of what a route of either table takes literally and another might be meant by."""
+    old_keys, new_keys = _keys(*old), _keys(*new)
+    kept: list[Taker] = []
+    changed: list[Taker] = []
+    for (config, table), keys, others in ((old, old_keys, new_keys), (new, new_keys, old_keys)):
+        del config
+        for route in table.routes:
+            (kept if keys[route.place] in set(others.values()) else changed).append(_taker(route))
+    longest = 2 + max((len(one.shape) for one in (*kept, *changed)), default=0)
+    anywhere = [Taker((None,) * length, None, False, False, False) for length in range(1, longest)]
+    fresh = _fresh(segment for one in (*kept, *changed) for segment in one.shape if segment is not None)
+    met = (
+        *literal_requests(filter(_takes, changed), (*kept, *changed, *anywhere)),
+        *literal_requests(filter(_takes, kept), (*changed, *anywhere)),
+    )
+    for request in dict.fromkeys(met):
+        yield request.host or "", request.path(fresh).encode()
+
+
+def _taker(route: CompiledRoute) -> Taker:
+    shape = tuple(None if segment is None else quote(segment) for segment in _segments(route))
+    below = route.pattern.endswith("/**")
+    return Taker(shape, route.host, below, route.keeps_encoded_slash, route.keeps_double_slash)
+
+
+def _takes(one: Taker) -> bool:
+    return one.keeps_encoded_slash or one.keeps_double_slash
 
 
 def _judge(found: Found) -> _Judge:
     if isinstance(found, Matched):
-        return found.route.place
+        route = found.route  # which may ask for more than it says, for the sake of another one (P1)
+        return (*route.place, route.requirement, route.enforcement, route.fails_open)
     return "405" if isinstance(found, MethodNotAllowed) else "404"
 
 

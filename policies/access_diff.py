@@ -21,13 +21,14 @@ from policies.reasons import Reason
 from policies.requirement import AUTHENTICATED, Requirement
 from policies.route_table import Matched, MethodNotAllowed
 from policies.route_terms import term_changes
-from policies.schema import Tier
+from policies.schema import Config, Tier
 from policies.setting_changes import Effect, SettingChange, setting_changes
 from policies.supposed import item_of
 from policies.verdict import FORWARD, Caller, admit, narrowing, shown
 
 NOBODY: Final = "nobody"
 NOTHING_BOUGHT: Final = "any token"
+OF_NO_TIER: Final = "a price of no tier"
 WHOEVER_GETS_IN: Final = "whoever gets in"
 _NOW: Final = 1_767_225_600
 _LATER: Final = _NOW + 86_400
@@ -91,14 +92,18 @@ class _Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Asker:
+    """`but_for` is the same one without what Stripe grants: only where they meet something else are they told apart."""
+
     label: str
     evidence: str
     facts: CustomerFacts | None
+    but_for: _Asker | None = None
 
 
 def compare(old: Rules, new: Rules) -> Comparison:
     """Exhaustively, from both tables."""
-    askers = tuple(_askers(old.config.tiers, new.config.tiers))
+    plain = tuple(_askers(old.config.tiers, new.config.tiers))
+    askers = (*plain, *_granted(plain, old.config, new.config))
     callers = [(_caller(old, asker), _caller(new, asker)) for asker in askers]
     met = tuple(cells((old.config, old.table), (new.config, new.table)))
     return Comparison(
@@ -120,25 +125,26 @@ def affected(
         for found in (cell.before, cell.after)
         if isinstance(found, Matched) and found.route.enforcement.mode is Mode.SHARE
     }
-    alike: dict[tuple[int, int, bool, bool, tuple[bool, ...]], tuple[int, Entitlement, Entitlement]] = {}
+    alike: dict[tuple[object, ...], tuple[int, bool, Entitlement, Entitlement]] = {}
     for facts in customers:
         before, after = old.derive(facts), new.derive(facts)
         pays = _pays(facts, old, now) or _pays(facts, new, now)
         bound = tuple(share.binds(facts.customer) for share in shares)
-        key = (before.at(now).rank, after.at(now).rank, facts.blocked is not None, pays, bound)
-        count, *_ = alike.get(key, (0, before, after))
-        alike[key] = (count + 1, before, after)
+        standings = [(one.rank, frozenset(one.features)) for one in (before.at(now), after.at(now))]
+        key = (*standings, facts.blocked is not None, pays, bound)
+        count, *_ = alike.get(key, (0,))
+        alike[key] = (count + 1, pays, before, after)
     found: list[Affected] = []
     for cell in comparison.cells:
         losing, gaining = [0, 0], [0, 0]
-        for (*_, pays, _), (count, before, after) in alike.items():
+        for count, pays, before, after in alike.values():
             had, has = _lets_in(cell.before, old, before, now), _lets_in(cell.after, new, after, now)
             counted = losing if had and not has else gaining if has and not had else None
             if counted is not None:
                 counted[0] += count
                 counted[1] += count if pays else 0
         if losing[0] or gaining[0]:
-            found.append(Affected(cell.target.path, cell.host, cell.methods, *losing, *gaining))
+            found.append(Affected(cell.path, cell.host, cell.methods, *losing, *gaining))
     return tuple(found)
 
 
@@ -170,6 +176,25 @@ def _askers(old: tuple[Tier, ...], new: tuple[Tier, ...]) -> Iterator[_Asker]:
             yield _Asker(tier.name, "a grant", CustomerFacts("somebody", 1, grants=(grant,), fetched_at=_NOW))
 
 
+def _granted(plain: tuple[_Asker, ...], old: Config, new: Config) -> Iterator[_Asker]:
+    """Whoever pays for a tier, or for none of them, and has what some route asks for from Stripe itself."""
+    if "stripe" not in {old.billing.features_from, new.billing.features_from}:
+        return
+    asked = dict.fromkeys(frozenset(route.features) for one in (old, new) for route in one.routes if route.features)
+    paying = {asker.label: asker for asker in reversed(plain) if asker.facts is not None and asker.facts.subscriptions}
+    for_nothing = SubscriptionFact("sub_supposed", "active", (item_of(price="\0", until=_LATER),), created=_NOW)
+    nothing = next(asker for asker in plain if asker.label == NOTHING_BOUGHT)
+    for label, but_for, subscriptions in (
+        (OF_NO_TIER, nothing, (for_nothing,)),
+        *((name, asker, asker.facts.subscriptions) for name, asker in paying.items() if asker.facts is not None),
+    ):
+        for features in asked:
+            facts = CustomerFacts(
+                "somebody", 1, subscriptions=subscriptions, fetched_at=_NOW, features=tuple(sorted(features))
+            )
+            yield _Asker(f"{label} granted {' and '.join(sorted(features))}", but_for.evidence, facts, but_for)
+
+
 def _caller(rules: Rules, asker: _Asker) -> Caller:
     return Reason.TOKEN_MISSING if asker.facts is None else rules.derive(asker.facts)
 
@@ -179,18 +204,22 @@ def _differences(
 ) -> Iterator[Difference]:
     """Askers with the same before and after in one."""
     grouped: dict[tuple[_Outcome, _Outcome], list[_Asker]] = {}
+    met: dict[int, tuple[_Outcome, _Outcome]] = {}
     for asker, (before, after) in zip(askers, callers, strict=True):
         was, is_now = _outcome(cell.before, old, before, _NOW), _outcome(cell.after, new, after, _NOW)
         if was.lets_all_in and is_now.lets_all_in and _upstream(cell.before) != _upstream(cell.after):
             was = replace(was, text=f"{was.text} to {_upstream(cell.before)}")
             is_now = replace(is_now, text=f"{is_now.text} to {_upstream(cell.after)}")
+        met[id(asker)] = was, is_now
+        if asker.but_for is not None and met[id(asker.but_for)] == (was, is_now):
+            continue
         if was != is_now or _is_narrowed_otherwise(cell, was):
             grouped.setdefault((was, is_now), []).append(asker)
     for (was, is_now), changed in grouped.items():
         effect = _effect(cell, was, is_now)
         narrowed = is_now.lets_all_in and _is_narrowed_otherwise(cell, was)
         yield Difference(
-            path=cell.target.path,
+            path=cell.path,
             host=cell.host,
             methods=cell.methods,
             route_before=_label(cell.before),
@@ -204,11 +233,11 @@ def _differences(
 
 def _terms(cell: Cell, old: Rules, new: Rules) -> Iterator[Difference]:
     """What else the route settles for whoever is let through, where both let somebody through."""
-    if not (isinstance(cell.before, Matched) and isinstance(cell.after, Matched)):
+    if cell.is_literal or not (isinstance(cell.before, Matched) and isinstance(cell.after, Matched)):
         return
     for change in term_changes((cell.before.route, old.config), (cell.after.route, new.config)):
         yield Difference(
-            path=cell.target.path,
+            path=cell.path,
             host=cell.host,
             methods=cell.methods,
             route_before=_label(cell.before),

@@ -221,14 +221,14 @@ WHO: tuple[dict[str, Any], ...] = (
 
 
 @st.composite
-def some_routes(draw: st.DrawFn) -> Route:
+def some_routes(draw: st.DrawFn, who: tuple[dict[str, Any], ...] = WHO) -> Route:
     segments = draw(PATHS)
     names = [f"{{{segment[1]}{place}}}" if segment[0] == "{" else segment for place, segment in enumerate(segments)]
     tail = draw(st.sampled_from(["", "", "/**"]))
     path = "".join(f"/{name}" for name in names) + tail or "/"
     methods = draw(st.sampled_from([(), (), ("GET",), ("POST",)]))
     host = draw(st.sampled_from([None, None, "h.test"]))
-    return Route(path=path, methods=methods, host=host, **draw(st.sampled_from(WHO)))
+    return Route(path=path, methods=methods, host=host, **draw(st.sampled_from(who)))
 
 
 def callers(of: Rules) -> list[Caller]:
@@ -277,6 +277,93 @@ def test_whatever_changes_for_anybody_is_among_the_differences(
                 met.add((was, now))
 
     assert met <= told
+
+
+LITERAL: tuple[dict[str, Any], ...] = (
+    *WHO,
+    {"access": "public", "encoded_slash": "literal"},
+    {"tier": "pro", "encoded_slash": "literal", "double_slash": "literal"},
+    {"access": "public", "double_slash": "literal"},
+)
+
+
+def with_a_slash_to_take(path: str) -> list[str]:
+    """The path with one of its inner slashes encoded, or doubled."""
+    inner = [at for at, sign in enumerate(path) if sign == "/" and at]
+    return [f"{path[:at]}{how}{path[at + 1 :]}" for at in inner for how in ("%2F", "//")]
+
+
+SLASHED = [
+    (host, path) for host in ("", "h.test") for place in (*PLACES, "/a/a/a/a") for path in with_a_slash_to_take(place)
+]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from(["deny", "public", "pro"]))
+def test_whatever_changes_for_a_slash_that_is_taken_literally_is_among_the_differences(
+    data: st.DataObject, default: str
+) -> None:
+    some = st.lists(some_routes(LITERAL), max_size=3)
+    both = data.draw(some)
+    old_config, new_config = config_of(*both, *data.draw(some)), config_of(*both, *data.draw(some), default=default)
+    old_table, new_table = compile_routes(old_config).table, compile_routes(new_config).table
+    if old_table is None or new_table is None or not (old_table.reads_literally and new_table.reads_literally):
+        return
+    old = Rules(old_config, old_table, build_ladder(old_config.tiers))
+    new = Rules(new_config, new_table, build_ladder(new_config.tiers))
+    told = {(one.before, one.after) for one in compare(old, new).differences}
+    for host, path in SLASHED:
+        for one, other in zip(callers(old), callers(new), strict=True):
+            question = Question("GET", path.encode(), host)
+            was, now = (
+                judge(old.table, old.ladder, question, one, NOW),
+                judge(new.table, new.ladder, question, other, NOW),
+            )
+            if was.route is not None and now.route is not None and was.outcome != now.outcome:
+                assert (was.outcome, now.outcome) in told, (host, path)
+
+
+def test_a_route_that_an_encoded_slash_may_mean_takes_something_though_its_own_path_was_nobodys() -> None:
+    taking = route("/repos/{id}", tier="pro", encoded_slash="literal")
+    comparison = compare(rules(taking), rules(taking, route("/repos/admin/{x}", tier="enterprise")))
+    assert comparison.somebody_loses
+    assert ("loses", "/repos/admin%2F~", "402 tier_required", "pro") in shown(comparison)
+    free = route("/repos/{id}", encoded_slash="literal")
+    assert compare(rules(free), rules(free, default="authenticated")).somebody_loses
+    merging = route("/fetch/**", double_slash="literal")
+    assert ("loses", "/fetch//x/y", "402 tier_required", "free") in shown(
+        compare(rules(merging), rules(merging, route("/fetch/x/y", tier="pro")))
+    )
+    assert not compare(rules(taking), rules(taking, route("/other/admin/{x}", tier="enterprise"))).somebody_loses
+
+
+BY_STRIPE = Billing(features_from="stripe")
+
+
+def test_what_stripe_grants_is_lost_where_a_route_asks_for_more_than_that() -> None:
+    before = rules(route("/f", features=("beta",)), billing=BY_STRIPE)
+    after = rules(route("/f", features=("beta", "gamma")), billing=BY_STRIPE)
+    who = {who for one in compare(before, after).differences if one.effect is Effect.LOSES for who in one.who}
+    assert who == {"a price of no tier granted beta", "pro granted beta", "enterprise granted beta"}
+    again = compare(after, before)
+    assert not again.somebody_loses
+    assert again.differences
+    told = shown(compare(rules(route("/g"), billing=BY_STRIPE), rules(route("/g", tier="pro"), billing=BY_STRIPE)))
+    assert not [who for *_, who in told if "granted" in who], "they meet what everybody does"
+
+
+def test_customers_are_counted_by_what_stripe_grants_them_as_well() -> None:
+    old, new = (
+        rules(route("/f", tier="pro"), billing=BY_STRIPE),
+        rules(route("/f", features=("beta",)), billing=BY_STRIPE),
+    )
+    paid = SubscriptionFact("sub", "active", (item_of(price="price_pro", until=NOW + 9),), created=NOW - 9)
+    customers = [
+        CustomerFacts(f"c{number}", 1, (paid,), fetched_at=NOW, features=features)
+        for number, features in enumerate([(), ("beta",), (), ("beta", "x")])
+    ]
+    (counted,) = affected(compare(old, new), old, new, customers, NOW)
+    assert (counted.losing, counted.losing_paying, counted.gaining) == (2, 2, 0)
 
 
 def somebody_on(name: str) -> CustomerFacts:
