@@ -61,7 +61,8 @@ def markdown(told: Told) -> str:
             "and named).\n"
         ),
         _bars(results),
-        "## The full job\n\n![Requests a second on one core](benchmarks.svg)\n\n" + _job(results),
+        "## The full job\n\n![Requests a second on one core](benchmarks.svg)\n\n" + _job(results) if results.job else "",
+        "## Requests that differ\n\n" + _differing(results) if results.differing else "",
         "## Bodies\n\n" + _posts(results) if results.posts else "",
         "## First sights\n\n" + _cold(results) if results.cold else "",
         "## The walk, part by part\n\n" + _WALK + results.walk if results.walk else "",
@@ -126,7 +127,7 @@ def _job(results: Results) -> str:
         for (name, connections), one in results.job.items()
     ]
     head = "who | connections | CPU µs a request | requests a second | p50 ms | p99 ms | resident MiB"
-    return _table(head, rows) + (_differing(results) if results.differing else "")
+    return _table(head, rows)
 
 
 def _differing(results: Results) -> str:
@@ -141,7 +142,7 @@ def _differing(results: Results) -> str:
         for (name, body), one in results.differing.items()
     ]
     return (
-        "\nA connection of wrk sends the same fields with every request, and this gateway knows them again "
+        "A connection of wrk sends the same fields with every request, and this gateway knows them again "
         "([decision 16](decisions/0016-the-short-way.md)). Here each request has a field whose value no other one has, as a "
         f"trace id or an idempotency key has, at {_SIDE} connections:\n\n"
         + _table("who | request | CPU µs a request | requests a second | p99 ms", rows)

@@ -59,7 +59,7 @@ class SentFields:
             place = self._places[at]
             if place is not None:
                 lines[place] = b"%b: %b\r\n" % (name, value)
-        other = SentFields(inbound, (), self.of)
+        other = SentFields((), (), self.of)
         other._lines, other._places, other._id_at, other._names_host = (
             lines,
             self._places,
@@ -76,4 +76,5 @@ class SentFields:
         places = {id(header): at for at, header in enumerate(outbound)}
         self._places = [places.get(id(header)) for header in self._inbound]
         self._lines = [*(b"%b: %b\r\n" % header for header in outbound), b"\r\n"]
+        self._inbound = self._outbound = ()
         return self._lines
