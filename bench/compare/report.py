@@ -61,7 +61,9 @@ def markdown(told: Told) -> str:
             "and named).\n"
         ),
         _bars(results),
-        "## The full job\n\n![Requests a second on one core](benchmarks.svg)\n\n" + _job(results) if results.job else "",
+        "## The full job\n\n![Requests a second on one core](benchmarks.svg)\n\n" + _job(results)
+        if results.job
+        else "",
         "## Requests that differ\n\n" + _differing(results) if results.differing else "",
         "## Bodies\n\n" + _posts(results) if results.posts else "",
         "## First sights\n\n" + _cold(results) if results.cold else "",
