@@ -83,7 +83,8 @@ class CompiledRoute:
         if not other.enforcement.refuses_anybody:
             return True
         return (
-            self.enforcement.refuses_everybody
+            # The same share of the customers is the same customers: a route never stands back behind itself.
+            (self.enforcement.refuses_everybody or self.enforcement == other.enforcement)
             and self.strictness >= other.strictness
             and self.requirement.narrows_as_much_as(other.requirement)
             and self.requirement.grants_no_more_than(other.requirement)

@@ -42,6 +42,7 @@ def check(draft: Draft, findings: Findings) -> None:
         _timeouts(draft, index, route, findings)
         _fails_open(draft, index, route, findings)
         _enforced(draft, index, route, findings)
+        _outlives(draft, index, route, findings)
     _default(draft, findings)
     _needs_issuers(draft, findings)
     if (
@@ -243,6 +244,12 @@ def _enforced(draft: Draft, index: int, route: Route, findings: Findings) -> Non
     else:
         return
     findings.warning("no-effect", draft.positions.key(*at), message)
+
+
+def _outlives(draft: Draft, index: int, route: Route, findings: Findings) -> None:
+    if route.outlive_token and (route.access == "public" or route.enforce != "on"):
+        message = "'outlive_token' has no effect here: nobody is refused on this route for the end of a token"
+        findings.warning("no-effect", draft.positions.key("routes", index, "outlive_token"), message)
 
 
 def _timeouts(draft: Draft, index: int, route: Route, findings: Findings) -> None:

@@ -12,9 +12,12 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from h2.errors import ErrorCodes
+
 from gateway.loading import LoadedFile, load_file
 from policies.entitlement import Entitlement
 from tests.support.house import ROUTES, house, token_for
+from tests.support.http2_upstream import http2_upstream
 from tests.support.rawclient import RawClient
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from admin.control import Ledger
     from tests.support.house import House
+    from tests.support.http2_upstream import Stream
     from tests.support.upstreams import Visit
 
 EVENTS: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n"
@@ -431,6 +435,34 @@ async def test_a_revoked_api_key_ends_the_streams_that_were_opened_with_it(tmp_p
         assert (problem["status"], problem["reason"]) == (401, "token_invalid")
         await one.upstream.visits[0].say(chunk(b"data: 2\n\n"))
         assert await by_token.chunk() == b"data: 2\n\n"
+
+
+async def test_over_http2_a_stream_ends_alone_with_its_problem_and_its_neighbour_goes_on(tmp_path: Path) -> None:
+    async def events(stream: Stream) -> None:
+        stream.say_head(200, ("content-type", "text/event-stream"))
+        await stream.say(FIRST)
+        seen.append(stream)
+
+    seen: list[Stream] = []
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(http2_upstream(events))
+        one = await stack.enter_async_context(
+            house(tmp_path, stripe=False, upstream_url=upstream.url, upstream_settings="    http2: true")
+        )
+        await one.grant("alice", "pro")
+        await one.grant("bob", "pro")
+        alice = await streaming(one, stack)
+        bob = await streaming(one, stack, token_for("bob"))
+        await eventually(lambda: len(seen) == 2)
+        await revoke(one)
+        assert (await alice.problem("payment-required"))["reason"] == "tier_required"
+        await asyncio.wait_for(seen[0].over.wait(), 10)
+        assert seen[0].reset_with == ErrorCodes.CANCEL
+        assert not seen[1].over.is_set()
+        await seen[1].say(b"data: 2\n\n", end=True)
+        assert await bob.chunk() == b"data: 2\n\n"
+        assert await bob.rest() == (b"", True)
+        assert seen[0].number == seen[1].number, "they shared a connection"
 
 
 async def test_a_stream_whose_route_has_become_public_ends_for_nothing_about_its_caller(tmp_path: Path) -> None:

@@ -91,6 +91,15 @@ def test_what_enforce_can_not_say_is_an_error(said: str, code: str) -> None:
     assert [(found.code, found.line) for found in loaded.errors] == [(code, 7)]
 
 
+@pytest.mark.parametrize("refuses", ["access: public", "tier: pro, enforce: observe", "tier: pro, enforce: 25%"])
+def test_outliving_a_token_that_nobody_needs_is_warned_of(refuses: str) -> None:
+    text = f"{HEAD}  - {{path: /a, {refuses}, outlive_token: true}}\n{ISSUER}"
+    loaded = load(text, file="gateway.yaml", environ={}, read_file=lambda _: "")
+    assert [(found.code, found.line) for found in loaded.diagnostics] == [("no-effect", 5)]
+    needed = load(text.replace(refuses, "tier: pro"), file="gateway.yaml", environ={}, read_file=lambda _: "")
+    assert not needed.diagnostics
+
+
 @pytest.mark.parametrize(("access", "said"), [("public", "observe"), ("authenticated", "25%")])
 def test_enforcing_what_refuses_nobody_is_warned_of(access: str, said: str) -> None:
     text = f"{HEAD}  - path: /a\n    access: {access}\n    enforce: {said}\n{ISSUER}"
@@ -112,6 +121,16 @@ def test_the_table_and_the_difference_say_how_far_a_route_is_enforced() -> None:
     assert ("gains", "/a", "402 tier_required for 25%", "free") in shown(compare(half, quarter))
     assert ("loses", "/a", "402 tier_required", "free") in shown(compare(half, paid))
     assert ("gains", "/a", "forward, observed 401 token_missing", "nobody") in shown(compare(paid, watched))
+
+
+@pytest.mark.parametrize("target", ["/a", "/A", "/a/", "/a;x", "/%61"])
+@pytest.mark.parametrize("said", ["observe", "25%", "on"])
+def test_a_route_is_enforced_as_far_in_every_spelling_that_it_takes(target: str, said: str) -> None:
+    """A route is its own guard, and must not be taken for another one that asks for more."""
+    table = table_of(route("/a", tier="pro", enforce=said), route("/**", access="authenticated"))
+    found = table.find("GET", "", target.encode())
+    assert isinstance(found, Matched)
+    assert (found.route.label, found.route.enforcement) == ("/a", table.routes[0].enforcement)
 
 
 def test_of_a_ledger_just_those_are_counted_whom_the_percentage_refuses() -> None:
