@@ -158,8 +158,9 @@ def running_simulator(
     receiver: Receiver | None = None,
     wall_clock: Callable[[], float] = time.time,
     retry_seconds: tuple[float, ...] = (0.05, 0.05),
+    on_the_way: Callable[[Any], Any] = lambda app: app,
 ) -> Iterator[Running]:
-    """A simulator in a thread. With a `receiver`, its webhooks go there."""
+    """A simulator in a thread. With a `receiver`, its webhooks go there. `on_the_way` may stand before it."""
     kept = receiver or Receiver()
     listener = free_socket()
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -170,7 +171,7 @@ def running_simulator(
             webhook = [(f"{hook}/webhook", WEBHOOK_SECRET)]
         simulator = Simulator(wall_clock=wall_clock, webhook=webhook, public_base=base, retry_seconds=retry_seconds)
         simulator.seed(offers)
-        stack.enter_context(_threaded(_server(simulator.asgi), listener, *hooks))
+        stack.enter_context(_threaded(_server(on_the_way(simulator.asgi)), listener, *hooks))
         http = stack.enter_context(httpx.Client(timeout=30, verify=False, trust_env=False, follow_redirects=False))
         yield Running(simulator, base, kept, http)
 
