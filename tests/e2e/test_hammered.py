@@ -73,14 +73,11 @@ async def test_a_payer_and_one_who_is_about_to_be_do_not_notice_and_stripe_is_as
     requests = [lapsed.request_of(name) for name in lapsed.names(MANY)]
     began = time.monotonic()
     buying = asyncio.create_task(asyncio.to_thread(buy, gateway))
-    crowd = asyncio.create_task(
-        lapsed.crowd(
-            gateway.address,
-            requests,
-            connections=24,
-            goes_on=lambda asked: asked < ROUNDS * MANY or not buying.done(),
-        )
-    )
+
+    async def goes_on(asked: int) -> bool:
+        return asked < ROUNDS * MANY or not buying.done()
+
+    crowd = asyncio.create_task(lapsed.crowd(gateway.address, requests, connections=24, goes_on=goes_on))
     bought, payer = await asyncio.gather(buying, of_the_payer(gateway.address, crowd))
     answers = await crowd
     calls = [(at - began, path) for at, path in stripe.calls if at >= began]

@@ -15,6 +15,7 @@ import pytest
 from redis import Redis
 
 from admin.control import Ledger
+from tests.support.counted_stripe import CountedStripe
 from tests.support.doors import Door
 from tests.support.ledgers import fresh_postgres, opened
 from tests.support.redis_server import RedisServer
@@ -39,6 +40,7 @@ class Pair:
     redis: RedisServer
     address: Door
     behind: dict[str, RedisServer]
+    stripe_of_second: CountedStripe
 
     @property
     def gateways(self) -> list[Gateway]:
@@ -94,10 +96,14 @@ def pair(recorder: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "redis": f"redis://127.0.0.1:{address.port}/0",
         }
         first = exits.enter_context(running_stack(directory / "one", **shared))
-        joined = {"secret_key": "sk_test_simulator", "stripe": first.stripe.base}
+        on_its_way = CountedStripe()
+        joined = {
+            "secret_key": "sk_test_simulator",
+            "stripe": exits.enter_context(on_its_way.behind(first.stripe.base)),
+        }
         more = f"cache: {{max_entries: {SMALL_MEMORY}}}\n"
         second = exits.enter_context(running_gateway(directory / "two", **shared, **joined, more=more))
-        yield Pair(first, second, database, redis, address, behind)
+        yield Pair(first, second, database, redis, address, behind, on_its_way)
 
 
 def _told_of_nothing(pair: Pair, customer: str, *, then: str = "") -> list[dict[str, Any]]:
@@ -151,6 +157,37 @@ def test_ten_events_of_one_customer_at_once_at_two_processes_end_in_stripes_trut
         lambda: set(map(tuple, _rows(pair, events).values())) == {("done",)}, told=lambda: str(_rows(pair, events))
     )
     pair.until("/pro/x", customer, status)
+
+
+def test_what_one_process_was_told_and_kept_waiting_with_does_not_put_back_what_another_has_seen_since(
+    pair: Pair,
+) -> None:
+    """Nor does it settle what came since: between processes only the ledger orders two looks."""
+    created, *_ = _told_of_nothing(pair, "lingering")
+    [subscription] = pair.first.stripe.subscriptions_of("lingering")
+    held = pair.stripe_of_second
+    held.to_hold = 1
+    with ThreadPoolExecutor(1) as beside:
+        try:
+            lingering = beside.submit(pair.second.deliver, created)
+            eventually(lambda: held.held)  # with the answer that all is well
+            pair.first.stripe.control("webhooks", enabled=False)
+            pair.first.stripe.stripe(f"subscriptions/{subscription['id']}", "DELETE")
+            pair.first.stripe.control("webhooks", enabled=True)
+            deleted = pair.first.stripe.events_of("lingering")[-1]
+            assert deleted["type"] == "customer.subscription.deleted"
+            answer = pair.first.gateway.deliver(deleted)
+            assert (answer.status_code, answer.json()["outcome"]) == (200, "processed")
+            pair.until("/pro/x", "lingering", 402)
+        finally:
+            held.let_all_go()
+        assert lingering.result(30).status_code == 200
+    both = [created, deleted]
+    eventually(lambda: set(map(tuple, _rows(pair, both).values())) == {("done",)})
+    for gateway in pair.gateways:
+        assert gateway.status("/pro/x", "lingering") == 402
+    [shown] = pair.second.operator_get("/api/customers/lingering").json()["subscriptions"]
+    assert shown["status"] == "canceled"
 
 
 def test_two_gateways_on_one_ledger_share_what_either_was_told(pair: Pair) -> None:

@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,9 +95,9 @@ def request_of(customer: str) -> bytes:
 
 
 async def crowd(
-    address: tuple[str, int], requests: Sequence[bytes], *, connections: int, goes_on: Callable[[int], bool]
+    address: tuple[str, int], requests: Sequence[bytes], *, connections: int, goes_on: Callable[[int], Awaitable[bool]]
 ) -> Counter[tuple[int, str | None]]:
-    """Ask in turn over so many connections while it `goes_on`, which is told how many were asked; each answer counted."""
+    """Ask in turn over so many connections while it `goes_on`, which is told how many were asked and may take its time."""
     answers: Counter[tuple[int, str | None]] = Counter()
     turn = iter(_for_ever(requests))
     asked = 0
@@ -105,7 +105,7 @@ async def crowd(
     async def one_after_the_other() -> None:
         nonlocal asked
         async with await RawClient.connect(address) as caller:
-            while goes_on(asked):
+            while await goes_on(asked):
                 asked += 1
                 answer = await caller.ask(next(turn))
                 answers[answer.status, answer.one("x-gateway-reason")] += 1

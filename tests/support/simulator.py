@@ -130,6 +130,13 @@ def _threaded(server: uvicorn.Server, listener: socket.socket, *also: uvicorn.Se
         listener.close()
 
 
+@contextmanager
+def in_a_thread(app: Any) -> Iterator[str]:
+    """Serve `app` from a thread of its own; its address."""
+    with _threaded(_server(app, lifespan="off"), free_socket()) as base:
+        yield base
+
+
 @asynccontextmanager
 async def serving(app: Any, listener: socket.socket, *, lifespan: Any = "on") -> AsyncIterator[str]:
     """Serve `app` from this event loop."""
