@@ -54,6 +54,7 @@ class Stretch:
     bought_ms: float
     calls: list[tuple[float, str]]
     seconds: float
+    cpu_seconds: float
 
 
 def simulate(listener: socket.socket, customers: int) -> None:
@@ -119,12 +120,12 @@ async def stretch(name: str, gateway: Gateway, customers: int, rate: float | Non
         crowd = context.Process(target=hammer, args=(gateway.address, customers, rate, theirs), daemon=True)
         crowd.start()
         assert await asyncio.to_thread(ours.recv) == "ready"
-    began = time.monotonic()
+    began, busy_before = time.monotonic(), _cpu_seconds(gateway)
     paying = asyncio.create_task(ask_as_payer(gateway.address, began + seconds))
     await asyncio.sleep(seconds / 2)
     bought, bought_ms = await asyncio.to_thread(buy, gateway, f"newcomer-{name}")
     times, answers = await paying
-    elapsed = time.monotonic() - began
+    elapsed, busy = time.monotonic() - began, _cpu_seconds(gateway) - busy_before
     counted: dict[Any, int] = {}
     if crowd is not None:
         ours.send("stop")
@@ -132,7 +133,13 @@ async def stretch(name: str, gateway: Gateway, customers: int, rate: float | Non
         await asyncio.to_thread(crowd.join)
     listed = gateway.http.get(f"{_stripe_of(gateway)}{lapsed.CALLS}").json()
     calls = [(at - began, path) for at, path in listed if began <= at <= began + elapsed]
-    return Stretch(name, sum(counted.values()), counted, times, dict(answers), bought, bought_ms, calls, elapsed)
+    return Stretch(name, sum(counted.values()), counted, times, dict(answers), bought, bought_ms, calls, elapsed, busy)
+
+
+def _cpu_seconds(gateway: Gateway) -> float:
+    """What the gateway's process has used so far."""
+    fields = Path(f"/proc/{gateway.running.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _stripe_of(gateway: Gateway) -> str:
@@ -177,7 +184,8 @@ def row(one: Stretch) -> str:
     return (
         f"| {one.name} | {crowd or '-'} | {payer} | {statistics.median(one.payer_ms):.1f}, {p99:.1f}, {max(one.payer_ms):.1f} ms "
         f"| {'/'.join(map(str, one.bought))} in {one.bought_ms / 1000:.1f} s "
-        f"| {looks / one.seconds:.1f} | {len(one.calls) / one.seconds:.1f}, {busiest} |"
+        f"| {looks / one.seconds:.1f} | {len(one.calls) / one.seconds:.1f}, {busiest} "
+        f"| {one.cpu_seconds / max(1, one.asked + sum(one.payer.values())) * 1000:.2f} ms |"
     )
 
 
@@ -195,14 +203,18 @@ def main() -> None:
             options.customers,
             options.seconds,
             ended=True,
-            rates=[("nobody else asks", None), ("the crowd is known to have ended", options.rate)],
+            rates=[
+                ("nobody else asks", None),
+                ("known to have ended", options.rate),
+                ("the same, as fast as they can", 0.0),
+            ],
         )
         unheard = measure(
             directory / "unheard",
             options.customers,
             options.seconds,
             ended=False,
-            rates=[("unheard of, each worth a look", options.rate), ("the same, as fast as it can", 0.0)],
+            rates=[("unheard of, each worth a look", options.rate), ("the same, as fast as they can", 0.0)],
         )
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load:.0f} at the start"
@@ -210,8 +222,10 @@ def main() -> None:
     print(
         f"budget: looks {LOOKS_PER_SECOND:.0f}/s and {LOOKS_AT_ONCE:.0f} at once, calls {CALLS_PER_SECOND:.0f}/s and {CALLS_AT_ONCE:.0f} at once"
     )
-    print("\n| | the crowd | payer | p50, p99, worst | a newcomer buys | looks/s | calls/s, most in one |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "\n| | the crowd | payer | p50, p99, worst | a newcomer buys | looks/s | calls/s, most in one | CPU a request |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for one in (*known, *unheard):
         print(row(one))
 

@@ -171,7 +171,11 @@ class Bench:
 
         async def look(one: str) -> Looked:
             outcome = await self.sync.sync_customer(one, Priority.NIGHTLY)
-            return Looked(problem=outcome.detail) if isinstance(outcome, Failed) else Looked()
+            return (
+                Looked(problem=outcome.detail, is_everybodys=outcome.unavailable)
+                if isinstance(outcome, Failed)
+                else Looked()
+            )
 
         started = time.perf_counter()
         sweep = await Everybody(look, self.ledger.stripe_customers, self.ledger.meta, self.pair, "bench").run(_ignored)

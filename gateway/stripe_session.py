@@ -89,7 +89,7 @@ class StripeSession:
     async def _look(self, stripe_customer: str) -> Looked:
         outcome = await self._sync.sync_customer(stripe_customer, Priority.NIGHTLY)
         if isinstance(outcome, Failed):
-            return Looked(problem=outcome.detail)
+            return Looked(problem=outcome.detail, is_everybodys=outcome.unavailable)
         return Looked(repaired=isinstance(outcome, Synced) and outcome.repaired)
 
 

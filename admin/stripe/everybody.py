@@ -30,10 +30,14 @@ Look = Callable[[str], Awaitable["Looked"]]
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """One Stripe customer was asked about. `problem` is why nothing was learned; `repaired`, that something was."""
+    """One Stripe customer was asked about. `problem` is why nothing was learned; `repaired`, that something was.
+
+    `is_everybodys`: about others Stripe would not have answered either.
+    """
 
     repaired: bool = False
     problem: str | None = None
+    is_everybodys: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class Everybody:
                 if in_a_row >= FAILURES_IN_A_ROW:
                     return
                 looked[one] = outcome = await self._look(one)
-                in_a_row = in_a_row + 1 if outcome.problem else 0
+                in_a_row = in_a_row + 1 if outcome.is_everybodys else 0
                 told(replace(before, done=before.done + len(looked)))
 
         async with asyncio.TaskGroup() as group:

@@ -51,7 +51,9 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Nothing was learned. `unavailable` says that Stripe itself gave no answer, so that later is worth a try."""
+    """Nothing was learned. `unavailable`: about anybody else there would be no answer either, from a Stripe that is away
+    or doesn't take the key; else it is about this one alone.
+    """
 
     detail: str
     unavailable: bool = True
@@ -103,7 +105,8 @@ def failed(failure: Failure) -> Failed:
     """A failed call as a failed look."""
     if isinstance(failure, StripeUnavailable):
         return Failed(failure.detail, retry_after=failure.retry_after)
-    return Failed(f"Stripe refused: {failure.code}: {failure.message}", unavailable=False)
+    of_the_key = failure.status in {401, 403}
+    return Failed(f"Stripe refused: {failure.code}: {failure.message}", unavailable=of_the_key)
 
 
 def payer(stripe_customer: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from admin.stripe.envelope import Envelope, concerns_a_customer, concerns_the_ca
 from admin.stripe.fetch import failed
 from admin.stripe.fields import entries, reference
 from admin.stripe.webhook import inbox_event
-from admin.stripe.work import EventWork, Settled
+from admin.stripe.work import EventWork, NotYet, Settled
 from admin.stripe.worker import FAILURES_IN_A_ROW
 
 if TYPE_CHECKING:
@@ -205,10 +205,10 @@ class NightlyDiff:
             for stripe_customer in page:
                 looked += 1
                 outcome = await self._work.look_at(stripe_customer, Priority.NIGHTLY)
-                settled = isinstance(outcome, Settled)
                 repaired += isinstance(outcome, Settled) and outcome.repaired
-                without_news += not settled
-                in_a_row = 0 if settled else in_a_row + 1
+                without_news += not isinstance(outcome, Settled)
+                # What is wrong with a few neighbours must not keep the night from everybody behind them.
+                in_a_row = in_a_row + 1 if isinstance(outcome, NotYet) and outcome.is_everybodys else 0
                 if in_a_row == FAILURES_IN_A_ROW:
                     return Night(looked, without_news, finished=False, repaired=repaired)
             after = page[-1]

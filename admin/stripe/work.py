@@ -70,10 +70,14 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """The event stays pending. `attempted` is False where another process is at it."""
+    """The event stays pending. `attempted` is False where another process is at it.
+
+    `is_everybodys`: about others Stripe would not have answered either.
+    """
 
     detail: str
     attempted: bool = True
+    is_everybodys: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ class EventWork:
         """Sync one customer."""
         outcome = await self._sync.sync_customer(stripe_customer, priority)
         if isinstance(outcome, Failed):
-            return NotYet(outcome.detail)
+            return NotYet(outcome.detail, is_everybodys=outcome.unavailable)
         if isinstance(outcome, Superseded):
             return NotYet("a newer look is under way", attempted=False)
         return Settled("synced", outcome.repaired)

@@ -37,7 +37,7 @@ EDGE_SPREAD_SECONDS: Final = 3600
 EDGE_RETRY_SECONDS: Final = 300
 MOST_EDGES: Final = 1000
 FAILURES_IN_A_ROW: Final = 5
-"""After so many Stripe is away: going on would only ask each in turn for ten seconds."""
+"""After so many that are nobody's own, Stripe is away: going on would only ask each in turn for ten seconds."""
 
 
 class InboxWorker:
@@ -116,11 +116,12 @@ class EdgeWatch:
             if one in self._not_before or edge.edge_at + EDGE_DELAY_SECONDS + _spread(one) > now:
                 continue
             looked += 1
-            if isinstance(await self._work.look_at(one, Priority.EDGE), Settled):
+            outcome = await self._work.look_at(one, Priority.EDGE)
+            if isinstance(outcome, Settled):
                 in_a_row = 0
                 continue
             self._not_before[one] = wall + EDGE_RETRY_SECONDS
-            in_a_row += 1
+            in_a_row = in_a_row + 1 if outcome.is_everybodys else 0
             if in_a_row == FAILURES_IN_A_ROW:
                 break
         return looked

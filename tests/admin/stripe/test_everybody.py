@@ -109,7 +109,7 @@ async def test_what_the_page_that_was_cut_off_had_repaired_is_counted_in_the_end
             if how == "stopped":
                 await asyncio.Event().wait()
         if cut.is_set():
-            return Looked(problem=how)
+            return Looked(problem=how, is_everybodys=True)
         found = one in behind
         behind.discard(one)
         return Looked(repaired=found)
@@ -176,7 +176,7 @@ async def test_when_stripe_is_away_it_stops_and_moves_on_past_nobody(database: D
         nonlocal away
         away = away or one == f"cus_{PAGE + 30:06}"
         if away:
-            return Looked(problem="Stripe is away")
+            return Looked(problem="Stripe is away", is_everybodys=True)
         seen.add(one)
         return Looked()
 
@@ -202,6 +202,16 @@ async def test_single_failures_are_counted_named_and_passed(database: Database) 
     assert outcome.failed == 20
     assert len(outcome.failures) == NAMED_FAILURES
     assert outcome.failures[0] == "cus_000005: odd"
+
+
+async def test_what_is_wrong_with_a_few_neighbours_does_not_stop_it_in_front_of_them(database: Database) -> None:
+    await known(database, PAGE)
+
+    async def look(one: str) -> Looked:
+        return Looked(problem="odd") if one < "cus_000020" else Looked()
+
+    outcome = await sweep(database, look).run(ignore)
+    assert (outcome.done, outcome.failed, outcome.finished) == (PAGE, 20, True)
 
 
 async def test_other_accounts_and_other_sweeps_are_left_alone(database: Database) -> None:

@@ -6,8 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from admin.ledger.changes import Changes
 from admin.simulator.faults import ApiFault
+from admin.stripe.budget import Priority
+from admin.stripe.client import StripeRefused
+from admin.stripe.fetch import Failed, failed
 from admin.stripe.reconcile import (
     NIGHT_EVERY_SECONDS,
     CaughtUp,
@@ -17,6 +22,7 @@ from admin.stripe.reconcile import (
     NotCaughtUp,
     forget_old,
 )
+from admin.stripe.sync import SyncOutcome
 from admin.stripe.worker import EDGE_DELAY_SECONDS, EDGE_SPREAD_SECONDS, EdgeWatch
 from tests.admin.stripe.conftest import Shop
 
@@ -168,6 +174,26 @@ async def test_a_night_during_an_outage_stops_and_goes_on_later(shop: Shop) -> N
     assert await night(shop).run_once() == Night(5, 5, finished=False)
     shop.simulator.world.faults.clear()
     assert await night(shop).run_once() == Night(6, 0, finished=True)
+
+
+async def test_what_is_wrong_with_a_few_neighbours_keeps_the_night_from_nobody_behind_them(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five in a row of whom Stripe can't tell, though it answers: the night used to end in front of them, every night."""
+    made = sorted([(await shop.subscribe(f"customer-{number}"))[0] for number in range(7)])
+    await shop.receive_all()
+    real = shop.sync.sync_customer
+
+    async def odd(one: str, priority: Priority) -> SyncOutcome:
+        return Failed("it can't be read", unavailable=False) if one in made[:5] else await real(one, priority)
+
+    monkeypatch.setattr(shop.sync, "sync_customer", odd)
+    assert await night(shop).run_once() == Night(7, 5, finished=True)
+
+
+@pytest.mark.parametrize(("status", "is_everybodys"), [(401, True), (403, True), (400, False), (404, False)])
+def test_a_key_that_is_refused_is_refused_for_everybody(status: int, is_everybodys: bool) -> None:
+    assert failed(StripeRefused("refused", "no", status)).unavailable is is_everybodys
 
 
 async def test_nights_are_a_day_apart(shop: Shop) -> None:
