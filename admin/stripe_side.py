@@ -314,7 +314,11 @@ class StripeSide:
     async def _forget_old(self) -> None:
         # Rows carry the entitlement clock's time, which a simulator may have moved ahead: the earlier of the two is safe.
         await forget_old(
-            self._ledger.inbox, self._ledger.changes, min(self._wall(), self._now()), publishes=self._publishes
+            self._ledger.inbox,
+            self._ledger.changes,
+            self._ledger.checkouts,
+            min(self._wall(), self._now()),
+            publishes=self._publishes,
         )
 
     def _regularly(

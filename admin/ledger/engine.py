@@ -48,13 +48,18 @@ class Database:
     def __init__(self, url: URL) -> None:
         self.url = url
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        self._base = sqlite_engine(url) if self.is_sqlite else postgres_engine(url)
         if self.is_sqlite:
+            # Writes are one at a time, and have connections of their own: behind a crowd of readers a webhook would wait to
+            # be stored, and whoever asks for a call to Stripe for its turn.
+            self._base, writes = sqlite_engine(url), sqlite_engine(url)
             self._reader = self._base
-            self._writer = self._base.execution_options(ledger_begin="BEGIN IMMEDIATE")
+            self._writer = writes.execution_options(ledger_begin="BEGIN IMMEDIATE")
+            self._engines: tuple[AsyncEngine, ...] = (self._base, writes)
         else:
+            self._base = postgres_engine(url)
             self._reader = self._base.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             self._writer = self._base
+            self._engines = (self._base,)
         # SQLite lets one write at a time, and its waiting is polling without order; within the process we queue.
         self._turn = asyncio.Lock()
         self._abandoned: set[asyncio.Future[Any]] = set()
@@ -83,7 +88,8 @@ class Database:
         """Close every idle connection, and let those that were given up come to their end."""
         if self._abandoned:
             await asyncio.wait(self._abandoned, timeout=READ_SECONDS)
-        await self._base.dispose()
+        for engine in self._engines:
+            await engine.dispose()
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:

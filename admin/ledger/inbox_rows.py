@@ -90,13 +90,13 @@ ROW = tuple(inbox.c[name] for name in InboxRow.__slots__)
 
 
 async def pending_for(connection: AsyncConnection, pair: Pair, stripe_customer: str) -> frozenset[str]:
-    """Ids of the events that a fetch of this Stripe customer, started now, will answer."""
+    """Ids of the events that a fetch of this Stripe customer, started now, will answer: given up ones, too."""
     query = select(inbox.c.event_id).where(of_pair(inbox, pair), inbox.c.stripe_customer == stripe_customer)
-    return frozenset((await connection.execute(query.where(inbox.c.status == "pending"))).scalars())
+    return frozenset((await connection.execute(query.where(inbox.c.status.in_(("pending", "dead"))))).scalars())
 
 
 async def settle(connection: AsyncConnection, pair: Pair, event_ids: Iterable[str]) -> None:
-    """These events are answered. One that was given up meanwhile is answered, too."""
+    """These events are answered, given up or not."""
     for batch in in_batches(sorted(event_ids)):
         mine = inbox.c.event_id.in_(batch) & inbox.c.status.in_(("pending", "dead"))
         await connection.execute(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from admin.ledger.changes import Changes
+    from admin.ledger.checkouts import Checkouts
     from admin.ledger.inbox import Inbox
     from admin.ledger.meta import Meta
     from admin.ledger.pair import Pair
@@ -228,9 +229,15 @@ class NightlyDiff:
         await self._meta.set(self._meta_key, json.dumps([after, at]))
 
 
-async def forget_old(inbox: Inbox, changes: Changes, wall_now: float, *, publishes: bool) -> tuple[int, int]:
-    """Retention: settled events and published changes that nobody needs any more. How many of each were deleted."""
+async def forget_old(
+    inbox: Inbox, changes: Changes, checkouts: Checkouts, wall_now: float, *, publishes: bool
+) -> tuple[int, int]:
+    """Retention: settled events and published changes that nobody needs any more. How many of each were deleted.
+
+    And Checkout sessions that could last be paid as long ago as an event is kept: whoever comes back from one is late.
+    """
     events = await inbox.prune(wall_now - INBOX_DAYS * 86_400)
+    await checkouts.prune(wall_now - INBOX_DAYS * 86_400)
     rows = await changes.prune(wall_now - CHANGES_KEPT_SECONDS, unpublished=not publishes)
     return events, rows
 

@@ -211,7 +211,8 @@ class House:
         def fail(_connection: object) -> None:
             raise OperationalError("BEGIN", (), sqlite3.OperationalError("disk I/O error"))
 
-        event.listen(ledger.database._base.sync_engine, "begin", fail)
+        for engine in ledger.database._engines:
+            event.listen(engine.sync_engine, "begin", fail)
 
     def visit_count(self) -> int:
         """How many requests have reached the upstream."""

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from admin.ledger.engine import Database, LedgerDownError, normalise_url, without_secrets
 from admin.ledger.meta import Meta
 from admin.ledger.opening import LedgerUnavailable, open_database
-from tests.support.ledgers import fresh_postgres, opened
+from tests.support.ledgers import fresh_postgres, fresh_sqlite, opened
 from tests.support.postgres import shared_postgres
 from tests.support.relay import Relay
 
@@ -32,6 +32,35 @@ def test_a_relative_sqlite_path_is_taken_from_the_working_directory(
 def test_every_usual_spelling_of_postgresql_is_understood(scheme: str) -> None:
     url = normalise_url(f"{scheme}://ann:p%40ss@db.example:5433/gate?sslmode=require")
     assert (url.drivername, url.password, url.port, url.database) == ("postgresql+psycopg", "p@ss", 5433, "gate")
+
+
+async def test_a_write_does_not_wait_behind_a_crowd_of_readers(tmp_path: Path) -> None:
+    """Ten thousand strangers at once are as many lookups: a webhook is stored meanwhile, and calls to Stripe are let out."""
+    database = await opened(fresh_sqlite(tmp_path))
+    meta, leave = Meta(database), asyncio.Event()
+    reading = 0
+
+    async def linger() -> None:
+        nonlocal reading
+        with suppress(LedgerDownError):  # those behind the first eight come to nothing
+            async with database.read(30) as connection:
+                await connection.execute(text("SELECT 1"))
+                reading += 1
+                await leave.wait()
+
+    crowd = [asyncio.create_task(linger()) for _ in range(40)]
+    async with asyncio.timeout(30):
+        while reading < 8:  # noqa: ASYNC110 -- nobody announces it
+            await asyncio.sleep(0.005)
+    async with database.write(
+        1.5
+    ) as connection:  # less than the two seconds after which a reader's place would be given up
+        await connection.execute(text("INSERT INTO meta (key, value) VALUES ('written', 'meanwhile')"))
+    assert reading == 8
+    leave.set()
+    await asyncio.gather(*crowd)
+    assert await meta.get("written") == "meanwhile"
+    await database.dispose()
 
 
 @pytest.mark.parametrize("url", ["mysql://a:s3cret@b/c", "s3cret", "", "sqlite://", "sqlite:///:memory:", "//s3cret@x"])

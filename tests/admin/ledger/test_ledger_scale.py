@@ -47,10 +47,11 @@ async def test_sqlite_without_statistics_reads_only_the_rows_that_are_meant(tmp_
     database = await opened(fresh_sqlite(tmp_path))
     statements: list[tuple[str, Any]] = []
 
-    @event.listens_for(database._base.sync_engine, "before_cursor_execute")
     def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
         statements.append((statement, parameters))
 
+    for engine in database._engines:
+        event.listen(engine.sync_engine, "before_cursor_execute", keep)
     await ASKED[what](database)
     plans: list[str] = []
     async with database.read() as connection:

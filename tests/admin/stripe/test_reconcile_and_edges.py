@@ -22,9 +22,10 @@ from admin.stripe.reconcile import (
     NotCaughtUp,
     forget_old,
 )
+from admin.stripe.results import CheckoutUrl
 from admin.stripe.sync import SyncOutcome
 from admin.stripe.worker import EDGE_DELAY_SECONDS, EDGE_SPREAD_SECONDS, EdgeWatch
-from tests.admin.stripe.conftest import Shop
+from tests.admin.stripe.conftest import BACK, SUCCESS, Shop
 
 DAY = 86_400
 
@@ -217,7 +218,8 @@ async def test_settled_events_are_forgotten_after_45_days_and_waiting_ones_are_n
 
     async def forgotten(after_seconds: int) -> int:
         wall_now = event.received_at + after_seconds
-        return (await forget_old(shop.inbox, Changes(shop.database), wall_now, publishes=False))[0]
+        changes = Changes(shop.database)
+        return (await forget_old(shop.inbox, changes, shop.checkouts, wall_now, publishes=False))[0]
 
     assert await forgotten(10 * 365 * DAY) == 0
     await shop.worker.run_once()
@@ -226,3 +228,32 @@ async def test_settled_events_are_forgotten_after_45_days_and_waiting_ones_are_n
     assert (await shop.inbox.counts(shop.pair)) == {"done": 1}
     assert await forgotten(45 * DAY + 1) == 1
     assert (await shop.inbox.counts(shop.pair)) == {}
+
+
+async def test_a_checkout_session_is_forgotten_45_days_after_it_could_last_be_paid(shop: Shop) -> None:
+    opened = await shop.desk.open_checkout("alice", "pro", success_url=SUCCESS, return_url=BACK)
+    assert isinstance(opened, CheckoutUrl)
+    (session,) = await shop.checkouts.open_for(shop.pair, "alice", shop.now())
+
+    async def is_kept(after_seconds: int) -> bool:
+        wall_now = session.expires_at + after_seconds
+        await forget_old(shop.inbox, Changes(shop.database), shop.checkouts, wall_now, publishes=False)
+        return await shop.checkouts.get(shop.pair, session.id) is not None
+
+    assert await is_kept(45 * DAY)
+    assert not await is_kept(45 * DAY + 1)
+
+
+async def test_an_event_that_was_given_up_is_settled_by_the_next_look_that_succeeds(shop: Shop) -> None:
+    """What it told is known by then, and its alert ends by itself."""
+    stripe_customer, _ = await shop.subscribe("alice")
+    mail = await shop.mail()
+    shop.simulator.world.faults.api.append(ApiFault("500", 1000))
+    await shop.receive(next(one for one in mail if one.type == "customer.subscription.created"))
+    (event,) = await shop.inbox.search(shop.pair)
+    await shop.inbox.record_failure(shop.pair, [event.event_id], "no luck", time.time(), give_up_after=1)
+    assert await shop.inbox.counts(shop.pair) == {"dead": 1}
+    shop.simulator.world.faults.clear()
+    await shop.work.look_at(stripe_customer, Priority.NIGHTLY)
+    assert await shop.inbox.counts(shop.pair) == {"done": 1}
+    assert await shop.tier("alice") == "pro"
