@@ -51,8 +51,8 @@ class Refusal:
 
 
 # RFC 9110, section 7.2, less what no client sends: no userinfo, no percent-encoding, never empty. CVE-2026-48710 was a
-# Host that held a path.
-_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# Host that held a path. Nor an empty label, as nginx has it: who cuts off more dots than one would come to another host.
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _PROTOCOLS: Final = (b"HTTP/", b"RTSP/", b"ICE/")
 _FRAMING: Final = frozenset({b"host", b"transfer-encoding", b"content-length"})
 
