@@ -68,7 +68,12 @@ def path_of(template: str, catch_all: frozenset[str] = frozenset()) -> str | tup
         if whole is None:
             if _ANY.search(segment):
                 return ("has a parameter inside a segment, and ours is a whole one such as {id}",)
-            pieces.append(unquote(segment))
+            literal = unquote(segment)
+            if literal == "**" or any(sign in literal for sign in "/{}"):
+                return (
+                    "has a segment that holds '/' or a brace once it is decoded, or is '**', and no literal of ours does",
+                )
+            pieces.append(literal)
             continue
         if _SEVERAL.fullmatch(whole[1]) or whole[1] in catch_all:
             if position != len(segments) - 1:
@@ -207,7 +212,8 @@ def _spelt(prefix: str) -> str | None:
 def _samples(template: str, catch_all: frozenset[str]) -> tuple[str, ...]:
     """Targets that the operation answers: one, or two where its last parameter spans segments."""
     path = path_of(template, catch_all)
-    plain = quote(unquote(_ANY.sub(_STAND_IN, template)), safe="/~!$&'()*+,=:@-._;")
+    segments = _ANY.sub(_STAND_IN, template).split("/")
+    plain = "/".join(quote(unquote(segment), safe="~!$&'()*+,=:@-._;") for segment in segments)
     return (plain, f"{plain}/{_STAND_IN}") if isinstance(path, str) and path.endswith("/**") else (plain,)
 
 

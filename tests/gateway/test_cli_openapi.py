@@ -130,6 +130,9 @@ def test_what_is_open_stays_open_and_where_two_meet_the_stricter_decides(tmp_pat
         ("/a//b", "empty segment"),
         ("/x?action=y", "'?'"),
         ("/a/../b", "bad_path"),
+        ("/a%2Fb", "once it is decoded"),
+        ("/a/%7Bid%7D", "once it is decoded"),
+        ("/a/%2A%2a", "'**'"),
         ("/\u001b[2Jx", "can't be printed"),
     ],
 )
@@ -289,3 +292,12 @@ def test_a_document_that_does_not_come_whole_in_time_is_given_up(endless: str, m
 def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:
     assert gateway("openapi").exit_code == 2
     assert gateway("openapi", saved(tmp_path, of_paths({})), "--tier", "pro", "--config", "x").exit_code == 2
+
+
+def test_an_encoded_slash_of_the_document_is_asked_for_as_one(tmp_path: Path) -> None:
+    document = saved(tmp_path, of_paths({"/v1/a%2Fb": {"get": {}}}))
+    config = tmp_path / "gateway.yaml"
+    for literal, code in (("", 1), (", encoded_slash: literal", 0)):
+        routes = f"  - {{path: '/v1/{{x}}', tier: pro{literal}}}\n  - {{path: /v1/a/b, tier: pro}}\n"
+        config.write_text(f"{MINIMAL}routes:\n{routes}", encoding="utf-8")
+        assert gateway("openapi", document, "--config", config).exit_code == code
