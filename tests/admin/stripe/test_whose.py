@@ -134,7 +134,7 @@ async def test_events_that_name_one_object_at_the_same_time_ask_for_it_once(
     verdicts = await asyncio.gather(*(keyed.receive(one) for one in crowd))
     assert {verdict.detail for verdict in verdicts} == {"synced"}
     assert stripe.calls["/v1/invoices/in_1"] == 1
-    assert 1 <= stripe.calls["/v1/subscriptions"] <= 2
+    assert stripe.calls["/v1/subscriptions"]  # how often is test_coalesced.py's to show
     assert (await keyed.receive(notice("evt_later", "v1.invoice.voided"))).detail == "synced"
     assert stripe.calls["/v1/invoices/in_1"] == 1, "Stripe moves no invoice to another customer"
 
