@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from policies.enforcement import ENFORCED, Enforcement
-from policies.requirement import AUTHENTICATED, Access, Requirement
+from policies.requirement import AUTHENTICATED, PUBLIC, Access, Requirement
 from policies.rewriting import Rewrite
 from policies.schema import Timeouts
 
@@ -91,6 +91,14 @@ class CompiledRoute:
             # Who has a valid token is let through by both while nobody knows their tier.
             and (other.fails_open or not self.fails_open or other.strictness <= strictness_of(AUTHENTICATED))
         )
+
+
+LEAST_SPECIFIC: Final = (2,)
+ASKS_FOR_NOTHING: Final = CompiledRoute(
+    label="", pattern="/**", methods=None, host=None, requirement=PUBLIC, upstream="", index=-1,
+    specificity=LEAST_SPECIFIC, strictness=0,
+)  # fmt: skip
+"""Stands where no route was found, for the guard to say which one might be meant."""
 
 
 def asking_for_both(route: CompiledRoute, other: CompiledRoute) -> CompiledRoute:

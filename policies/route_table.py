@@ -44,6 +44,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from policies.compiled_route import (
+    ASKS_FOR_NOTHING,
     MOST_STRICT,
     CompiledRoute,
     asking_also,
@@ -266,6 +267,10 @@ class RouteTable:
         route = found.route
         for reading in others:
             other = self.match(method, host, reading)
+            if isinstance(other, NoRoute | MethodNotAllowed) and reading.further:
+                # No route is written so, but one may be read so: what is read in two ways at once is still guarded.
+                trees = self._trees_for(host) if self.hosts else (self.any_host,)
+                other = self._guarded(Matched(ASKS_FOR_NOTHING), trees, method, reading)
             if isinstance(other, Matched):
                 route = asking_also(route, other.route)
         return Matched(route)

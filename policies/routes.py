@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
+from policies.compiled_route import LEAST_SPECIFIC
 from policies.diagnostics import Severity
 from policies.enforcement import parse_enforcement
 from policies.paths import BadTarget, read_target
@@ -51,7 +52,6 @@ __all__ = [
 ]
 
 DEFAULT_LABEL: Final = "default"
-_LEAST_SPECIFIC: Final = (2,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +297,7 @@ def _default(config: Config, ladder: Ladder) -> CompiledRoute | RouteProblem | N
         requirement=requirement,
         upstream=next(iter(config.upstreams)),
         index=-1,
-        specificity=_LEAST_SPECIFIC,
+        specificity=LEAST_SPECIFIC,
         strictness=strictness_of(requirement),
     )
 

@@ -132,6 +132,28 @@ def test_the_strictest_of_all_readings_is_asked_and_forwarding_stays_with_the_wi
         assert found.rewrite is not None
 
 
+@pytest.mark.parametrize("default", ["deny", "public", "authenticated"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "/files/secret%20%2Fx",
+        "/files/secret%2Fx%20",
+        "/files/SECRET;a%2Fx%20",
+        "/files/secret%20//x",
+        "/files/secret%20%3Fy%2Fx",
+    ],
+)
+def test_a_reading_that_no_route_was_written_for_is_guarded_as_well(raw: str, default: str) -> None:
+    """Decoded or merged it is a respelling of a paid path, and what is open is what takes it as sent."""
+    table = table_of(
+        route("/files/{id}", **BOTH), route("/files/{a}/{b}/", **BOTH), route("/files/secret/x", tier="enterprise"),
+        route("/files/secret", tier="enterprise"), route("/files/{a}/x/y", methods=("PUT",)), default=default,
+    )  # fmt: skip
+    found = judge(table, raw)
+    assert found is None or found.requirement.tier == "enterprise"
+    assert judge(table, "/files/open%20%2Fx") is not None
+
+
 def test_where_two_readings_ask_for_things_that_do_not_compare_both_are_asked_for() -> None:
     table = table_of(
         route("/files/{id}", encoded_slash="literal", access="authenticated", scopes=("read",), on_unavailable="allow"),
