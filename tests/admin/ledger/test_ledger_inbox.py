@@ -121,6 +121,20 @@ async def test_cancellations_come_before_older_work(database: Database) -> None:
     assert [work.stripe_customer for work in await inbox.due(LIVE, LATER, 1)] == ["cus_2"]
 
 
+async def test_a_cancellation_behind_a_backlog_of_any_length_comes_first(database: Database) -> None:
+    """A month's events of a business that is taken over, and somebody has just left."""
+    inbox = Inbox(database)
+    await inbox.store_all([event(f"evt_{number}", f"cus_{number % 70}") for number in range(210)], NOW)
+    await inbox.store(event("evt_last", "cus_5", kind="customer.subscription.paused"), NOW)
+    first, second = await inbox.due(LIVE, NOW + 60, limit=2)
+    assert (first.stripe_customer, len(first.events)) == ("cus_5", 4)
+    assert first.event_ids[-1] == "evt_last"
+    assert second.stripe_customer != "cus_5"
+    everything = await inbox.due(LIVE, NOW + 60, limit=100)
+    assert len(everything) == 70
+    assert sum(len(piece.events) for piece in everything) == 211
+
+
 async def test_failures_wait_longer_each_time_and_are_set_aside_in_the_end(database: Database) -> None:
     inbox = Inbox(database)
     await inbox.store(event("evt_1"), NOW)
