@@ -243,6 +243,17 @@ async def test_a_body_that_goes_wrong_is_never_taken_for_whole() -> None:
     assert (app.bodies, app.broken_bodies, len(app.scopes)) == ([], 1, 1)
 
 
+@pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], ids=["alone", "behind another"])
+async def test_a_body_that_goes_wrong_in_the_read_of_its_head_is_refused(before: bytes) -> None:
+    app = Recorder()
+    async with listening(app) as address, await RawClient.connect(address) as client:
+        await client.send(before + b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n")
+        if before:
+            assert (await client.answer()).status == 200
+        assert_refused(await client.answer(), "bad_request")
+    assert [body for body in app.bodies if body] == []
+
+
 @pytest.mark.parametrize(
     "trailers",
     [b"X: %b\r\n" % (b"a" * 300_000), b"X: 1\r\n" * 50_000],

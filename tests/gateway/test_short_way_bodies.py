@@ -115,6 +115,20 @@ async def _shown(at: House, client: RawClient, asked: bytes, before: int) -> tup
     return answer and still(answer), received, at.visit_count() - before, kept
 
 
+@pytest.mark.parametrize(
+    ("method", "body", "times"), [("POST", b"hello", 1), ("PUT", b"hello", 1), ("POST", b"", 1), ("PUT", b"", 2)]
+)
+async def test_what_is_remembered_repeats_nothing(at: House, ways: Ways, method: str, body: bytes, times: int) -> None:
+    async with await warmed(at) as client:
+        for number in range(2):
+            assert (await client.ask(post("/pro/a", body, f"X-Trace: {number}", method=method))).status == 200
+        before = at.visit_count()
+        answer = await client.ask(post("/pro/nothing", body, "X-Trace: 2", method=method))
+        assert (answer.status, answer.one("x-gateway-reason")) == (502, "upstream_protocol_error")
+        assert at.visit_count() == before + times
+    assert ways.taken[-1] is True
+
+
 async def test_more_than_a_route_takes_is_refused_on_both_ways(at: House, ways: Ways) -> None:
     async with await warmed(at) as client:
         before = at.visit_count()
