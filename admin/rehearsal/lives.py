@@ -92,6 +92,10 @@ class Lives:
         running = self.running(name)
         return self._chance.choice(running) if running else None
 
+    def ends_in_debt(self, name: str) -> bool:
+        """Whether something of theirs has a planned end and an unpaid bill: the next look at them may come too late."""
+        return any(one.status == "past_due" and one.cancel_at is not None for one in self.running(name))
+
     def payer(self, name: str) -> str | None:
         """One of their Stripe customers that is still there."""
         store = self._house.simulator.world.store
@@ -188,7 +192,13 @@ class Lives:
         subscription = self.some(name)
         if subscription is None:
             return "has nothing to cancel"
-        soon = int(self._house.clock()) + self._chance.choice([HOUR, 10 * DAY, 40 * DAY, 365 * DAY])
+        # Whoever can't pay is likely to end it, and soon: that is when grace and a planned end meet.
+        behind = [one for one in self.running(name) if one.status == "past_due"]
+        if behind:
+            subscription = behind[0]
+        soon = int(self._house.clock()) + self._chance.choice(
+            [HOUR, DAY, 2 * DAY, 10 * DAY] if behind else [HOUR, 10 * DAY, 40 * DAY, 365 * DAY]
+        )
         wish = self._chance.choice(
             [{"cancel_at_period_end": "true"}, {"cancel_at_period_end": "false"}, {"cancel_at": str(soon)}, {"cancel_at": ""}]
         )  # fmt: skip

@@ -98,6 +98,8 @@ class World:
                 self.at = f"step {step} of {name}"
                 await self.lives.step(name)
                 self.tally.steps += 1
+                if self.lives.ends_in_debt(name) and self.chance.random() < 0.3:
+                    await self._reconcile()
                 await self._trouble(name)
                 await self.post.bring(self.chance.choice([0, 0, 0, 1, 1]))
                 await self._check([name])

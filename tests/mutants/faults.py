@@ -130,10 +130,6 @@ READINGS: Final = (
     _one("pending-update-counts", "they have asked for it", _OBJECTS, '    listed = child(source, "items")\n', '    pending = child(source, "pending_update").get("subscription_items")\n    listed = {"data": pending} if pending else child(source, "items")\n'),
     _one("paused-collection-pauses", "paused is paused", _OBJECTS, "        status=status,\n        items=", '        status="paused" if source.get("pause_collection") else status,\n        items='),
     _one("ten-items", "the list is the list", _FETCH, "if subscription.has_more_items:", "if False:"),
-    Mutant("ten-items-of-before", "the others are added to them", (
-        Edit(_FETCH, "if not is_second_look and not set(first) <= set(items):", "if False:"),
-        Edit(_FETCH, "subscription = with_items(subscription, items)", "subscription = with_items(subscription, (*first, *(one for one in items if one[0] not in subscription.item_ids)))"),
-    )),
     _one("one-subscription", "limit: 1", _CLIENT, '                    if page.get("has_more") is not True:', '                    if path == "/v1/subscriptions":\n                        return tuple(found[:1])\n                    if page.get("has_more") is not True:'),
     _one("cancel-by-customer", "a deletion is the customer's end", _FETCH, "subscriptions=tuple(subscription.fact for subscription in found),", 'subscriptions=() if any(one.fact.status == "canceled" for one in found) else tuple(one.fact for one in found),'),
     _one("deleted-keeps", "a customer that is gone changes nothing", _FETCH, "        return Fetched((), {}, deleted=True)\n", '        return Failed("it is gone")\n'),
