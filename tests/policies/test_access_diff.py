@@ -280,7 +280,6 @@ def test_whatever_changes_for_anybody_is_among_the_differences(
 
 
 LITERAL: tuple[dict[str, Any], ...] = (
-    *WHO,
     {"access": "public", "encoded_slash": "literal"},
     {"tier": "pro", "encoded_slash": "literal", "double_slash": "literal"},
     {"access": "public", "double_slash": "literal"},
@@ -294,7 +293,11 @@ def with_a_slash_to_take(path: str) -> list[str]:
 
 
 SLASHED = [
-    (host, path) for host in ("", "h.test") for place in (*PLACES, "/a/a/a/a") for path in with_a_slash_to_take(place)
+    (host, path)
+    for host in ("", "h.test")
+    for place in PLACES
+    if "z" not in place
+    for path in with_a_slash_to_take(place)
 ]
 
 
@@ -303,9 +306,9 @@ SLASHED = [
 def test_whatever_changes_for_a_slash_that_is_taken_literally_is_among_the_differences(
     data: st.DataObject, default: str
 ) -> None:
-    some = st.lists(some_routes(LITERAL), max_size=3)
-    both = data.draw(some)
-    old_config, new_config = config_of(*both, *data.draw(some)), config_of(*both, *data.draw(some), default=default)
+    few = st.lists(some_routes(), max_size=1)  # or one difference hides another of the same words
+    both = [data.draw(some_routes(LITERAL)), *data.draw(few)]
+    old_config, new_config = config_of(*both, *data.draw(few)), config_of(*both, *data.draw(few), default=default)
     old_table, new_table = compile_routes(old_config).table, compile_routes(new_config).table
     if old_table is None or new_table is None or not (old_table.reads_literally and new_table.reads_literally):
         return
