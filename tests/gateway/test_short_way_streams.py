@@ -55,6 +55,7 @@ FIELDS: Final = (
 )  # fmt: skip
 FEINT: Final = b"GET /open/b HTTP/1.1\r\nContent-Length: 3\r\nX-A: "
 """The end of a body that looks like the beginning of a request."""
+EARLY: Final = b"\r\ncontent-length: 3\r\n"
 FROM_MOMENT: Final = re.compile(rb'"request_id": ?"[^"]*"|request [0-9a-f]{16}<|/pay/[^"\\> ]*')
 
 
@@ -101,7 +102,7 @@ def drawn(dice: random.Random) -> list[tuple[bytes, list[bool]]]:
 
 async def answering(visit: Visit) -> None:
     head = await visit.head()
-    if b"\r\ncontent-length: 3\r\n" not in head.lower():  # the rest of which comes once this is answered
+    if EARLY not in head:  # the body of which comes once this is answered
         await visit.request()
     words = LAST_IN_ITS_OWN_WORDS.get(head.partition(b" HTTP")[0].rpartition(b"/")[2].decode())
     await (script(visit) if words is None else visit.say(words))
@@ -129,10 +130,27 @@ async def held(at: House, stream: list[tuple[bytes, list[bool]]], cuts: random.R
     last = f"last-{at.visit_count()}"
     await at.raw_get("/open/a", f"X-Request-Id: {last}")
     await at.logged(last)
-    seen.visits = [_still(visit.received) for visit in at.upstream.visits[visits:]]
+    seen.visits = [_still(_told(visit.received)) for visit in at.upstream.visits[visits:]]
     moving = {"time", "request_id", "ms", "upstream_ms"}
     seen.lines = [{name: told for name, told in line.items() if name not in moving} for line in at.log()]
     return seen
+
+
+def _told(received: bytes) -> bytes:
+    """What was said to the upstream, less what hangs on which bytes were read together: the sizes of chunks, and what came behind an early answer."""
+    head, blank, body = received.partition(b"\r\n\r\n")
+    if EARLY in head + b"\r\n":
+        return head + blank
+    if b"\r\ntransfer-encoding: chunked\r\n" not in head + b"\r\n":
+        return received
+    whole = b""
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        count = int(size, 16)
+        whole += rest[:count]
+        assert rest[count : count + 2] == b"\r\n"
+        body = rest[count + 2 :]
+    return head + blank + whole
 
 
 def _still(data: bytes) -> bytes:
