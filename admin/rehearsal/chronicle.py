@@ -120,7 +120,8 @@ class Chronicle:
             case "invoice.created":
                 self.oracle.drafted(invoice.subscription, invoice.id, invoice.created, _change_billed(invoice))
             case "invoice.finalized":
-                self.oracle.billed(invoice.subscription, invoice.id, invoice.due_date)
+                is_free = invoice.billing_reason == "subscription_update" and invoice.amount_due == 0
+                self.oracle.billed(invoice.subscription, invoice.id, invoice.due_date, is_free_change=is_free)
             case "invoice.paid":
                 self.oracle.paid(invoice.subscription, invoice.id)
             case "invoice.voided":

@@ -91,6 +91,8 @@ class Bill:
     disputed: bool = False
     change_to: frozenset[tuple[str, int]] = frozenset()
     """Of a bill for a change of plan: the prices and quantities that it is about."""
+    is_free_change: bool = False
+    """Of a bill for a change of plan: nothing was asked for it, what was paid before is enough."""
 
 
 @dataclass(slots=True)
@@ -148,10 +150,10 @@ class Oracle:
         """A bill was made, and may still change."""
         self._agreements[agreement].bills[bill] = Bill(dated, change_to=change_to)
 
-    def billed(self, agreement: str, bill: str, due: int | None) -> None:
+    def billed(self, agreement: str, bill: str, due: int | None, *, is_free_change: bool = False) -> None:
         """The bill is final and went out."""
         known = self._agreements[agreement].bills[bill]
-        known.due, known.state = due, "open"
+        known.due, known.state, known.is_free_change = due, "open", is_free_change
 
     def paid(self, agreement: str, bill: str) -> None:
         """The money came."""
@@ -269,7 +271,7 @@ class Oracle:
         return None
 
     def _is_taken_back(self, known: Agreement) -> bool:
-        paid = [bill for bill in known.bills.values() if bill.state == "paid"]
+        paid = [bill for bill in known.bills.values() if bill.state == "paid" and not bill.is_free_change]
         if not paid:
             return False
         refunded = paid[-1].refunded and self._leniency.refunds_end

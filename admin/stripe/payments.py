@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from admin.stripe.client import StripeGateway, StripeRefused, StripeUnavailable, path
 from admin.stripe.fields import Json, child, entries, identifier, reference
-from admin.stripe.latest_invoice import status_of_latest
+from admin.stripe.latest_invoice import OF_A_CHANGE, status_of_latest
 from policies.entitlement import PAYING
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ async def features_of(gateway: StripeGateway, stripe_customer: str, priority: Pr
 
 
 def _last_paid(invoices: Iterable[Json]) -> Json | None:
-    return next((one for one in invoices if one.get("status") == "paid"), None)
+    """The newest that was paid, save for changes of plan that asked for nothing: what they have was paid for before."""
+    paid = (one for one in invoices if one.get("status") == "paid")
+    return next((one for one in paid if one.get("billing_reason") != OF_A_CHANGE or one.get("amount_due") != 0), None)
 
 
 async def _charges_of(gateway: StripeGateway, invoice_id: str, priority: Priority) -> list[Json] | Failure:

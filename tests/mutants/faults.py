@@ -153,7 +153,7 @@ OPTIONS: Final = (
     _one("two-answers-of-two-moments", "a look is one moment", _PAYMENTS, "if named is not None and invoices and", "if False and invoices and"),
     _one("refund-unread", "a refund changes no status", _RULES, "(rules.revoke_on_refund and subscription.refunded) or ", ""),
     _one("part-refunds-count", "money went back", _PAYMENTS, 'bool(charges) and all(charge.get("refunded") is True for charge in charges)', 'any(charge.get("amount_refunded") for charge in charges)'),
-    _one("refund-of-the-first-bill", "what they paid", _PAYMENTS, 'next((one for one in invoices if one.get("status") == "paid"), None)', 'next((one for one in reversed(invoices) if one.get("status") == "paid"), None)'),
+    _one("refund-of-the-first-bill", "what they paid", _PAYMENTS, 'paid = (one for one in invoices if one.get("status") == "paid")', 'paid = (one for one in [*invoices][::-1] if one.get("status") == "paid")'),
     _one("dispute-unread", "the bank will see", _RULES, " or (rules.revoke_on_dispute and subscription.disputed)", ""),
     _one("disputed-is-disputed", "charge.disputed says it", _PAYMENTS, "if any(status not in _NOT_TAKEN_BACK and not status.startswith(_INQUIRY) for status in statuses):", "if statuses:"),
     _one("inquiries-count", "a dispute is a dispute", _PAYMENTS, "if any(status not in _NOT_TAKEN_BACK and not status.startswith(_INQUIRY) for status in statuses):", "if any(status not in _NOT_TAKEN_BACK for status in statuses):"),

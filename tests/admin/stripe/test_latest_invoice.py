@@ -117,3 +117,13 @@ async def test_items_of_two_moments_are_looked_at_again(scripted: ScriptedStripe
     assert fact.status == "past_due"
     assert {item.period_end for item in fact.items} == {NOW + 2 * MONTH}
     assert scripted.calls["/v1/subscriptions/sub_1"] == 1
+
+
+async def test_money_that_went_back_counts_also_behind_a_change_that_cost_nothing(
+    scripted: ScriptedStripe, gateway: StripeGateway
+) -> None:
+    scripted.lists["/v1/charges"][0]["refunded"] = True
+    scripted.lists["/v1/invoices"].insert(0, of_a_change("paid", amount_due=0))
+    assert (await the_fact(gateway)).refunded is True
+    scripted.lists["/v1/invoices"][0]["amount_due"] = 100
+    assert (await the_fact(gateway)).refunded is False
