@@ -148,7 +148,6 @@ OPTIONS: Final = (
     _one("void-is-settled", "nothing is owed any more", _RULES, 'subscription.latest_invoice not in {None, "paid"}', 'subscription.latest_invoice not in {None, "paid", "void"}'),
     _one("latest-is-last-of-the-list", "lists are in order", _PAYMENTS, "status_of_latest(gateway, fact, invoices,", "status_of_latest(gateway, fact, invoices[::-1],"),
     _one("void-change-is-owed", "an invoice is an invoice", _LATEST, 'if status == "void":', "if False:"),
-    _one("void-change-is-free", "void is as if it had never been", _LATEST, "if not in_force:", "if True:"),
     _one("pending-change-is-owed", "the newest invoice is what they have", _LATEST, 'if status == "open" and is_change_pending:', "if False:"),
     _one("two-answers-of-two-moments", "a look is one moment", _PAYMENTS, "if named is not None and invoices and", "if False and invoices and"),
     _one("refund-unread", "a refund changes no status", _RULES, "(rules.revoke_on_refund and subscription.refunded) or ", ""),
