@@ -174,7 +174,7 @@ class World:
         await stalled
         for component in before:
             await component.aclose()
-        if dies and self.chance.random() < 0.3:
+        if dies and self.chance.random() < 0.8:
             await self._reconcile()
 
     async def _stall_over_a_renewal(self, name: str) -> None:
