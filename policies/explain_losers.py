@@ -38,7 +38,7 @@ def losers_of(config: Config, table: RouteTable, question: Question, verdict: Ve
         for route in table.near(target)
         if winner is None or route.place != winner.place
     ]
-    if table.default is not None and winner is not table.default:
+    if table.default is not None and (winner is None or winner.index != table.default.index):
         more = "a route matches the path" if winner is None else f"{winner.label!r} matches"
         found.append(Loser(table.default, f"{more}, and 'default' is for what no route matches"))
     return tuple(found)

@@ -1,6 +1,6 @@
 """`make mutants`: plants one fault after another into a copy of the product and sees whether random lives notice.
 
-    python -m tests.mutants.run [--only NAME …] [--lives 300] [--scenarios] [--processes 2]
+    python -m tests.mutants.run [--only NAME …] [--lives 600] [--scenarios] [--processes 2]
 
 For each it prints in which world, after which step of whose life product and oracle parted. A mutant that no life within
 `--lives` notices is missed, and the run ends with 1; with `--scenarios` it is also said which row of the scenario table
@@ -118,7 +118,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--scenarios", action="store_true", help="ask the scenario table, too")
-    parser.add_argument("--lives", type=int, default=300)
+    parser.add_argument("--lives", type=int, default=600)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     return parser.parse_args()
 
