@@ -41,6 +41,8 @@ from policies.entitlement import BillingRules, Standing, derive, edge_after
 from policies.schema import Tier
 from policies.tiers import Ladder, build_ladder
 from tests.support.ledgers import fresh_sqlite, opened
+from tests.support.paid_customer import paid_customer, unhurried
+from tests.support.scripted_stripe import ScriptedStripe
 from tests.support.simulator import WEBHOOK_SECRET, Receiver, free_socket, serving, serving_simulator
 
 TIERS = (
@@ -249,3 +251,15 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     async with open_shop(tmp_path) as found:
         yield found
         await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedStripe]:
+    async with paid_customer() as found:
+        yield found
+
+
+@pytest.fixture
+async def gateway(scripted: ScriptedStripe) -> AsyncIterator[StripeGateway]:
+    async with unhurried(scripted) as found:
+        yield found

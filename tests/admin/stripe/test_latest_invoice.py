@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,23 +14,9 @@ from tests.support.paid_customer import (
     MONTH,
     NOW,
     invoice,
-    paid_customer,
     the_fact,
-    unhurried,
 )
 from tests.support.scripted_stripe import ScriptedStripe
-
-
-@pytest.fixture
-async def scripted() -> AsyncIterator[ScriptedStripe]:
-    async with paid_customer() as found:
-        yield found
-
-
-@pytest.fixture
-async def gateway(scripted: ScriptedStripe) -> AsyncIterator[StripeGateway]:
-    async with unhurried(scripted) as found:
-        yield found
 
 
 def of_a_change(status: str, *, to: str = "price_pro_monthly", quantity: int = 4, **more: Any) -> dict[str, Any]:

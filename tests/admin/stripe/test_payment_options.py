@@ -34,26 +34,12 @@ from tests.support.paid_customer import (
     charge,
     invoice,
     looked,
-    paid_customer,
     the_fact,
-    unhurried,
 )
 from tests.support.scripted_stripe import ScriptedStripe
 from tests.support.simulator import WEBHOOK_SECRET
 
 PAIR = Pair("acct_1", livemode=False)
-
-
-@pytest.fixture
-async def scripted() -> AsyncIterator[ScriptedStripe]:
-    async with paid_customer() as found:
-        yield found
-
-
-@pytest.fixture
-async def gateway(scripted: ScriptedStripe) -> AsyncIterator[StripeGateway]:
-    async with unhurried(scripted) as found:
-        yield found
 
 
 async def test_without_an_option_nothing_more_is_asked(scripted: ScriptedStripe, gateway: StripeGateway) -> None:
